@@ -1,0 +1,50 @@
+"""Epsilon: how far a perturbation may move an intensity, and the projection that keeps it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from medshield.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def parse_epsilon(text: str) -> Fraction:
+    """Read `8/255` or `0.0314` exactly, so that 8/255 of 255 is 8 and not 7.999.
+
+    Raises:
+        InputError: not a number, or not strictly between 0 and 1.
+    """
+    try:
+        epsilon = Fraction(text.strip().replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"--eps: {text!r} is not a number; write it as 8/255 or 0.0314") from None
+    if not 0 < epsilon < 1:
+        raise InputError(
+            f"--eps: {text} is outside (0, 1); it is a fraction of the intensity range, such as 8/255"
+        )
+    return epsilon
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The l-infinity ball of radius `epsilon` around an original, within [0, 1].
+
+    Attributes:
+        epsilon: radius as an exact fraction of the intensity range.
+    """
+
+    epsilon: Fraction
+
+    @property
+    def radius(self) -> float:
+        """Epsilon as a float."""
+        return float(self.epsilon)
+
+    def project(self, perturbed: Tensor, original: Tensor) -> Tensor:
+        """The point of the ball, and of [0, 1], that is nearest to `perturbed` (same shapes)."""
+        delta = (perturbed - original).clamp(-self.radius, self.radius)
+        return (original + delta).clamp(0, 1)

@@ -1,0 +1,1 @@
+"""The data set: what is in a folder, and what each image stands for."""

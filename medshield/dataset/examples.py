@@ -1,0 +1,163 @@
+"""Images and targets as tensors on a square grid, as a trainer's loader would make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medshield.augmentation import resized
+from medshield.dataset.scan import Scan, SourceFile
+from medshield.errors import RefusedFile
+from medshield.formats import DecodedImage, codec_named, recognise
+from medshield.models import SIZE_STEP
+
+LARGEST_AUTO_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A labelled set in memory, one example per frame.
+
+    Attributes:
+        images: (n, channels, size, size) float32 in [0, 1].
+        targets: as the task has them.
+        names: (n) "path" or "path#frame".
+        groups: (n) patient numbers; images of one patient never part.
+        splits: (n) "train", "val", "test" or "".
+    """
+
+    images: Tensor
+    targets: Tensor
+    names: tuple[str, ...]
+    groups: NDArray[np.int64]
+    splits: NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def rows(self, index: NDArray[np.int64]) -> Examples:
+        """The examples at `index`."""
+        where = torch.from_numpy(index)
+        return Examples(
+            self.images[where],
+            self.targets[where],
+            tuple(self.names[i] for i in index),
+            self.groups[index],
+            self.splits[index],
+        )
+
+
+def auto_size(files: Iterable[SourceFile], wanted: int | None) -> int:
+    """The side of the grid: what was asked for, or the median side up to 64 px, in steps of 32."""
+    if wanted is not None:
+        return max(SIZE_STEP, round(wanted / SIZE_STEP) * SIZE_STEP)
+    sides = [max(file.shape[1:3]) for file in files]
+    steps = round(float(np.median(sides)) / SIZE_STEP) if sides else 1
+    return min(LARGEST_AUTO_SIZE, max(1, steps) * SIZE_STEP)
+
+
+def frame_names(file: SourceFile) -> list[str]:
+    """The identity of each frame."""
+    return [file.path] if file.shape[0] == 1 else [f"{file.path}#{i}" for i in range(file.shape[0])]
+
+
+def image_tensor(image: DecodedImage, found: Scan, channels: int, size: int) -> Tensor:
+    """(frames, channels, size, size) in [0, 1]."""
+    pixels = torch.from_numpy(image.pixels(found.ranges[image.kind]))
+    small = resized(pixels, size, size).clamp(0, 1)
+    if small.shape[1] == channels:
+        return small
+    return small.expand(-1, channels, -1, -1) if channels == 3 else small.mean(1, keepdim=True)
+
+
+def target_tensor(file: SourceFile, found: Scan, size: int) -> Tensor:
+    """The target of each frame of an annotated image.
+
+    Raises:
+        RefusedFile: its mask can't be read, or has another shape than the image.
+    """
+    annotation = file.annotation
+    frames = file.shape[0]
+    if annotation is None or found.annotations is None:
+        raise RefusedFile("no label or mask; add one")
+    if found.annotations.task == "segmentation":
+        return _mask_tensor(found.source / str(annotation.mask), file, size)
+    if found.annotations.task == "multilabel":
+        return torch.tensor(annotation.findings, dtype=torch.float32).expand(frames, -1)
+    return torch.tensor(annotation.label).expand(frames)
+
+
+def _mask_tensor(path: Path, file: SourceFile, size: int) -> Tensor:
+    codec = recognise(path)
+    if codec is None:
+        raise RefusedFile("its mask is of an unknown format; save it as PNG or NIfTI")
+    values = codec.decode(path).stored[..., 0]
+    if values.shape != file.shape[:3]:
+        raise RefusedFile("its mask has another size than the image; resample the mask")
+    # Eight-bit masks are drawn in black and white, and JPEG ones have grey edges; label maps count.
+    foreground = values >= 128 if values.max(initial=0) > 127 else values > 0
+    mask = torch.from_numpy(foreground[:, None].astype(np.float32))
+    return (resized(mask, size, size)[:, 0] >= 0.5).long()
+
+
+def load(
+    found: Scan,
+    files: Sequence[SourceFile],
+    *,
+    channels: int,
+    size: int,
+    root: Path | None = None,
+    refused: dict[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Examples:
+    """Decode files into one set of examples.
+
+    Args:
+        found: the scan of the source, whose ranges and masks count.
+        files: annotated images to protect.
+        channels, size: of the tensors.
+        root: read images from here instead of the source (a release).
+        refused: takes path and reason of files that can't be read, which are then left out;
+            without it, the first one raises.
+        progress: told the number of files read and their total.
+
+    Raises:
+        RefusedFile: a file can't be read and `refused` is None.
+    """
+    images: list[Tensor] = []
+    targets: list[Tensor] = []
+    names: list[str] = []
+    groups: list[str] = []
+    splits: list[str] = []
+    for number, file in enumerate(files, 1):
+        try:
+            decoded = codec_named(file.format).decode((root or found.source) / file.path)
+            target = target_tensor(file, found, size)
+        except RefusedFile as error:
+            if refused is None:
+                raise RefusedFile(f"{file.path}: {error}") from error
+            refused[file.path] = str(error)
+            continue
+        images.append(image_tensor(decoded, found, channels, size))
+        targets.append(target)
+        frames = frame_names(file)
+        names += frames
+        patient = file.annotation.patient if file.annotation else None
+        groups += [f"patient {patient}" if patient else f"file {file.path}"] * len(frames)
+        splits += [(file.annotation.split if file.annotation else None) or ""] * len(frames)
+        progress(number, len(files))
+    if not images:
+        raise RefusedFile("no image could be read")
+    return Examples(
+        torch.cat(images),
+        torch.cat(targets),
+        tuple(names),
+        np.unique(groups, return_inverse=True)[1].astype(np.int64),
+        np.array(splits),
+    )

@@ -1,0 +1,323 @@
+"""Looking at a folder: every file, what it is, what will be done with it, and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from medshield.dataset.annotations import Annotation, AnnotationOptions, Annotations, annotate
+from medshield.dataset.intensity import KindSurvey, choose
+from medshield.errors import InputError, NotAnImage, RefusedFile
+from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
+from medshield.formats.base import stored_radius
+from medshield.formats.dicom import read_tag
+
+SIDECAR_SUFFIXES = frozenset(
+    ".csv .tsv .txt .md .rst .json .jsonl .yaml .yml .toml .xml .bval .bvec".split()
+)
+SIDECAR_NAMES = frozenset({"LICENSE", "LICENCE", "README", "CHANGES", "COPYING"})
+IMAGE_SUFFIXES = frozenset(
+    ".bmp .gif .tif .tiff .webp .jp2 .j2k .jxl .heic .hdr .img .mha .mhd .nrrd .mgh .mgz .svs "
+    ".png .jpg .jpeg .dcm .nii".split()
+)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of the source and its plan.
+
+    Attributes:
+        path: relative to the source, with forward slashes.
+        action: "protect", "copy", "omit" or "refuse".
+        reason: why it is not protected; empty for "protect".
+        format: the codec's name, or the file's suffix.
+        kind: which intensity range it shares; empty where it is no image.
+        shape: (frames, height, width, channels) of an image.
+        epsilon_stored: the radius in stored units; 0 before it is known.
+        annotation: its label, findings or mask, patient and split.
+        details: technical facts, as the codec gave them.
+        grey, slope, is_integer: of an image, see `DecodedImage`.
+    """
+
+    path: str
+    action: str
+    reason: str = ""
+    format: str = ""
+    kind: str = ""
+    shape: tuple[int, ...] = ()
+    epsilon_stored: float = 0.0
+    annotation: Annotation | None = field(default=None, repr=False)
+    details: dict[str, str] = field(default_factory=dict, repr=False)
+    grey: bool = True
+    slope: float = 1.0
+    is_integer: bool = True
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Everything that was found out about a folder.
+
+    Attributes:
+        source: the folder.
+        files: sorted by path.
+        annotations: labels or masks, or None where `problem` says why there are none.
+        ranges: intensity range of each kind of image.
+        problem: what keeps the folder from being protected; empty where nothing does.
+    """
+
+    source: Path
+    files: tuple[SourceFile, ...]
+    annotations: Annotations | None
+    ranges: dict[str, IntensityRange]
+    problem: str = ""
+
+    def with_action(self, action: str) -> list[SourceFile]:
+        """The files of one plan."""
+        return [file for file in self.files if file.action == action]
+
+    @property
+    def channels(self) -> int:
+        """3 if any image to protect has colour, else 1."""
+        return 1 if all(file.grey for file in self.with_action("protect")) else 3
+
+    def to_json(self) -> dict[str, Any]:
+        """The scan as plain data: no header values, no patients' names."""
+        found = self.annotations
+        protect = self.with_action("protect")
+        return {
+            "source": str(self.source),
+            "task": found.task if found else None,
+            "classes": list(found.classes) if found else [],
+            "class_counts": class_counts(found, protect) if found else {},
+            "patients": _count_patients(protect),
+            "splits": dict(
+                sorted(
+                    Counter(f.annotation.split or "none" for f in protect if f.annotation).items()
+                )
+            ),
+            "inferred": list(found.notes) if found else [],
+            "problem": self.problem or None,
+            "actions": dict(sorted(Counter(file.action for file in self.files).items())),
+            "formats": dict(sorted(Counter(f.format for f in self.files if f.kind).items())),
+            "sizes": dict(sorted(Counter(_size(f) for f in self.files if f.kind).items())),
+            "details": _detail_counts(self.files),
+            "intensity": {
+                kind: {"low": r.low, "high": r.high, "reason": r.reason}
+                for kind, r in sorted(self.ranges.items())
+            },
+            "files": [
+                {
+                    "path": file.path,
+                    "action": file.action,
+                    "reason": file.reason,
+                    "format": file.format,
+                    "epsilon_stored": file.epsilon_stored or None,
+                }
+                for file in self.files
+            ],
+        }
+
+
+def class_counts(found: Annotations, files: list[SourceFile]) -> dict[str, int]:
+    """How many images show each class (or finding); images with a mask for segmentation."""
+    notes = [file.annotation for file in files if file.annotation]
+    if found.task == "segmentation":
+        return {"images with a mask": sum(note.mask is not None for note in notes)}
+    if found.task == "multilabel":
+        return {
+            name: sum(bool(note.findings and note.findings[k]) for note in notes)
+            for k, name in enumerate(found.classes)
+        }
+    return {name: sum(note.label == k for note in notes) for k, name in enumerate(found.classes)}
+
+
+def _count_patients(files: list[SourceFile]) -> int:
+    return len({f.annotation.patient for f in files if f.annotation and f.annotation.patient})
+
+
+def _size(file: SourceFile) -> str:
+    frames, height, width, _ = file.shape
+    return f"{width} x {height}" + (f" x {frames}" if frames > 1 else "")
+
+
+def _detail_counts(files: tuple[SourceFile, ...]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for file in files:
+        for name, value in file.details.items():
+            counts.setdefault(name, Counter())[value] += 1
+    return {name: dict(counter.most_common()) for name, counter in sorted(counts.items())}
+
+
+def walk(source: Path) -> Iterator[tuple[str, str]]:
+    """Every file below `source` with the reason to leave it out, or "" for a readable file.
+
+    Symbolic links to folders are not followed; a link to a file is, if it stays inside.
+    """
+    root = source.resolve()
+    for folder, folders, names in os.walk(source):
+        for name in list(folders):
+            path = Path(folder, name)
+            if path.is_symlink():
+                folders.remove(name)
+                yield path.relative_to(source).as_posix(), "a symbolic link to a folder"
+        for name in names:
+            path = Path(folder, name)
+            relative = path.relative_to(source).as_posix()
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                yield relative, "a symbolic link that leads out of the source"
+            elif not path.is_file():
+                yield relative, "neither a file nor a folder"
+            else:
+                yield relative, ""
+
+
+def scan(
+    source: Path,
+    options: AnnotationOptions,
+    *,
+    intensity: str = "auto",
+    epsilon: Fraction | None = None,
+    known_ranges: Mapping[str, IntensityRange] | None = None,
+    known_classes: tuple[str, ...] | None = None,
+    workers: int = 1,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Scan:
+    """Read a folder and plan what to do with each file. Writes nothing.
+
+    Args:
+        source: the folder.
+        options: where labels or masks are, as far as the user said so.
+        intensity: the text of `--intensity`.
+        epsilon: with it, files whose radius is below one stored unit are refused.
+        known_ranges: ranges that an earlier run declared; they win over what is found here.
+        known_classes: classes that an earlier run found; labels are numbered as they were there.
+        workers: files decoded at a time.
+        progress: told the number of images read and their total.
+
+    Raises:
+        InputError: no such folder, or no file in it.
+    """
+    if not source.is_dir():
+        raise InputError(f"{source}: no such folder; give the folder that holds the images")
+    found = dict(sorted(walk(source)))
+    readable = [path for path, reason in found.items() if not reason]
+    if not readable:
+        raise InputError(
+            f"{source}: the folder is empty; expected images (PNG, JPEG, DICOM, NIfTI)"
+        )
+    codecs: dict[str, Codec] = {}
+    plans: dict[str, SourceFile] = {}
+    for path, reason in found.items():
+        codec = None if reason else recognise(source / path)
+        if codec:
+            codecs[path] = codec
+        else:
+            plans[path] = _plan_other(path, reason)
+    problem, annotations = "", None
+    try:
+        images = [*codecs, *(path for path, plan in plans.items() if plan.action == "refuse")]
+        annotations = annotate(source, readable, images, options, read_tag, known_classes)
+    except InputError as error:
+        problem = str(error)
+    masks = annotations.masks if annotations else frozenset()
+    surveys: dict[str, KindSurvey] = {}
+
+    def look(path: str) -> tuple[SourceFile, DecodedImage | None]:
+        if path in masks:
+            return SourceFile(path, "copy", "a mask", codecs[path].name), None
+        return _look(source, path, codecs[path])
+
+    with ThreadPoolExecutor(workers) as pool:
+        for number, (plan, image) in enumerate(pool.map(look, codecs), 1):
+            if image is not None:
+                surveys.setdefault(plan.kind, KindSurvey()).add(image)
+                plan = _annotated(plan, image, annotations)  # noqa: PLW2901
+            plans[plan.path] = plan
+            progress(number, len(codecs))
+    known = dict(known_ranges or {})
+    unknown = [(kind, survey) for kind, survey in sorted(surveys.items()) if kind not in known]
+    ranges = {kind: known[kind] for kind in known if kind in surveys} | choose(unknown, intensity)
+    files = [plans[path] for path in found]
+    if epsilon is not None:
+        files = [_with_radius(file, ranges, epsilon) for file in files]
+    return Scan(source, tuple(files), annotations, ranges, problem)
+
+
+def _plan_other(path: str, reason: str) -> SourceFile:
+    name = Path(path)
+    suffix = name.suffix.lower()
+    if reason:
+        return SourceFile(path, "omit", reason, suffix.lstrip("."))
+    if suffix in SIDECAR_SUFFIXES or name.stem.upper() in SIDECAR_NAMES:
+        return SourceFile(path, "copy", "a sidecar", suffix.lstrip("."))
+    if suffix in IMAGE_SUFFIXES or name.name.lower().endswith(".nii.gz"):
+        return SourceFile(
+            path,
+            "refuse",
+            f"named like an image ({suffix}), but not a PNG, JPEG, DICOM or single-file NIfTI "
+            "inside; convert it, or remove it if it is damaged",
+            suffix.lstrip("."),
+        )
+    return SourceFile(path, "omit", "of unknown kind", suffix.lstrip("."))
+
+
+def _look(source: Path, path: str, codec: Codec) -> tuple[SourceFile, DecodedImage | None]:
+    try:
+        image = codec.decode(source / path)
+    except NotAnImage as found:
+        return SourceFile(path, "copy", str(found), codec.name), None
+    except RefusedFile as found:
+        return SourceFile(path, "refuse", str(found), codec.name), None
+    except OSError as error:
+        return SourceFile(path, "refuse", f"can't be read: {error.strerror}", codec.name), None
+    plan = SourceFile(
+        path,
+        "protect",
+        format=codec.name,
+        kind=image.kind,
+        shape=image.stored.shape,
+        details=image.details,
+        grey=image.is_grey,
+        slope=image.slope,
+        is_integer=image.is_integer,
+    )
+    return plan, image
+
+
+def _annotated(
+    plan: SourceFile, image: DecodedImage, annotations: Annotations | None
+) -> SourceFile:
+    if annotations is None:
+        return plan
+    annotation = annotations.by_path.get(plan.path)
+    if annotation is None or (annotations.task == "segmentation" and annotation.mask is None):
+        return replace(
+            plan,
+            action="refuse",
+            reason=f"no {'mask' if annotations.task == 'segmentation' else 'label'}, which its "
+            "perturbation depends on; add one",
+        )
+    if annotation.patient is None and image.patient:
+        annotation = replace(annotation, patient=image.patient)
+    return replace(plan, annotation=annotation)
+
+
+def _with_radius(
+    file: SourceFile, ranges: dict[str, IntensityRange], epsilon: Fraction
+) -> SourceFile:
+    if file.action != "protect":
+        return file
+    radius = stored_radius(ranges[file.kind], epsilon, file.slope, file.is_integer)
+    if radius > 0:
+        return replace(file, epsilon_stored=radius)
+    return replace(
+        file,
+        action="refuse",
+        reason="epsilon is less than one stored unit of this file; raise --eps or widen --intensity",
+    )

@@ -1,0 +1,143 @@
+"""From trials to a verdict: leakage, its interval, and what a threat level concludes.
+
+Nothing here trains anything; it only reads predictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medshield.tasks import Array, Task
+
+PROTECTED_LEAKAGE = 0.15
+PARTLY_LEAKAGE = 0.5
+BOOTSTRAP_DRAWS = 500
+CONFIDENCE = 0.95
+CHANCE_RANKING = 0.5
+
+
+class Verdict(StrEnum):
+    """What may be said of a release, from best to worst."""
+
+    PROTECTED = "protected"
+    INCONCLUSIVE = "inconclusive"
+    PARTLY = "partly"
+    NOT_PROTECTED = "not protected"
+
+    @property
+    def severity(self) -> int:
+        """A cell that leaks decides before one that could not tell."""
+        return list(Verdict).index(self)
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """How much of what clean data teaches the release still teaches, 0 to 1 (and beyond).
+
+    Attributes:
+        score: by which it was measured.
+        selection: which epoch's model was scored.
+        estimate, low, high: mean over seeds, and its bootstrap interval over patients and seeds.
+        clean, protected, floor: the mean scores behind it.
+        clean_low: lower end of the clean score's interval.
+    """
+
+    score: str
+    selection: str
+    estimate: float
+    low: float
+    high: float
+    clean: float
+    protected: float
+    floor: float
+    clean_low: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What this leakage alone says."""
+        if not self.clean_low > self.floor:
+            return Verdict.INCONCLUSIVE
+        if self.high <= PROTECTED_LEAKAGE:
+            return Verdict.PROTECTED
+        return Verdict.PARTLY if self.high <= PARTLY_LEAKAGE else Verdict.NOT_PROTECTED
+
+
+def measure_leakage(
+    task: Task,
+    score: str,
+    selection: str,
+    clean: Sequence[Array],
+    protected: Sequence[Array],
+    targets: Array,
+    groups: NDArray[np.int64],
+    floor: float,
+    rng: np.random.Generator,
+) -> Leakage:
+    """Leakage with a bootstrap interval over patients and seeds.
+
+    Args:
+        task: scores the predictions.
+        score: name of the score; for a ranking score the distance from 0.5 counts, since a
+            ranking that is wrong as a whole is turned around with one sign.
+        selection: named in the result.
+        clean, protected: predictions on the same test examples, one array per seed, paired.
+        targets: of the test examples.
+        groups: patient numbers of the test examples; drawn as a whole.
+        floor: what the constant predictor scores.
+        rng: for the draws.
+    """
+    ranking = score == task.ranking
+    floor = CHANCE_RANKING if ranking else floor
+
+    def scored(predictions: Array, rows: NDArray[np.int64] | slice) -> float:
+        value = task.scores(predictions[rows], targets[rows])[score]
+        return CHANCE_RANKING + abs(value - CHANCE_RANKING) if ranking else value
+
+    everything = slice(None)
+    clean_mean = float(np.mean([scored(p, everything) for p in clean]))
+    protected_mean = float(np.mean([scored(p, everything) for p in protected]))
+    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    leakages, clean_draws = [], []
+    for _ in range(BOOTSTRAP_DRAWS):
+        drawn = rng.integers(0, len(members), len(members))
+        rows = np.concatenate([members[i] for i in drawn])
+        seeds = rng.integers(0, len(clean), len(clean))
+        clean_draw = np.mean([scored(clean[i], rows) for i in seeds])
+        protected_draw = np.mean([scored(protected[i], rows) for i in seeds])
+        clean_draws.append(clean_draw)
+        leakages.append(_ratio(float(protected_draw), float(clean_draw), floor))
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.nanpercentile(leakages, [tail, 100 - tail])
+    return Leakage(
+        score=score,
+        selection=selection,
+        estimate=_ratio(protected_mean, clean_mean, floor),
+        low=float(low),
+        high=float(high),
+        clean=clean_mean,
+        protected=protected_mean,
+        floor=floor,
+        clean_low=float(np.nanpercentile(clean_draws, tail)),
+    )
+
+
+def _ratio(protected: float, clean: float, floor: float) -> float:
+    """Leakage; a clean arm at its floor leaks nothing and proves nothing."""
+    return (protected - floor) / (clean - floor) if clean > floor else float("nan")
+
+
+def summarise(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation over seeds (n - 1) and n."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "sd": spread, "n": len(values)}
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of a level: its worst cell decides; no cell at all tells nothing."""
+    return max(verdicts, key=lambda verdict: verdict.severity, default=Verdict.INCONCLUSIVE)

@@ -1,0 +1,29 @@
+"""File formats: bytes to stored values and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medshield.formats.base import Codec, DecodedImage, IntensityRange
+from medshield.formats.dicom import DicomCodec
+from medshield.formats.jpeg import JpegCodec
+from medshield.formats.nifti import NiftiCodec
+from medshield.formats.png import PngCodec
+
+CODECS: tuple[Codec, ...] = (PngCodec(), JpegCodec(), DicomCodec(), NiftiCodec())
+HEAD_BYTES = 512
+
+
+def recognise(path: Path) -> Codec | None:
+    """The codec of a file by its first bytes, or None where no codec knows it."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return next((codec for codec in CODECS if codec.recognises(head, path)), None)
+
+
+def codec_named(name: str) -> Codec:
+    """The codec of a manifest's `format`."""
+    return next(codec for codec in CODECS if codec.name == name)
+
+
+__all__ = ["CODECS", "Codec", "DecodedImage", "IntensityRange", "codec_named", "recognise"]

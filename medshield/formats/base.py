@@ -1,0 +1,212 @@
+"""What every file format offers: bytes to stored values and back, and nothing else moved.
+
+A codec never decides how an image is perturbed. It hands out the stored values with what they
+mean, takes a change of them, and puts the result into the bytes of the source so that everything
+outside the pixels stays as it was.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class IntensityRange:
+    """The declared range that epsilon is a fraction of, the same for all files of one kind.
+
+    Attributes:
+        low, high: in the file's real-world units (HU for CT, grey levels for PNG), low < high.
+        reason: why this range, for a person to read.
+    """
+
+    low: float
+    high: float
+    reason: str
+
+    @property
+    def width(self) -> float:
+        """High minus low."""
+        return self.high - self.low
+
+
+def stored_radius(
+    intensity: IntensityRange, epsilon: Fraction, slope: float, is_integer: bool
+) -> float:
+    """Epsilon in stored units: a whole number for integers, floored; exact for floats."""
+    radius = epsilon * Fraction(intensity.width) / abs(Fraction(slope))
+    return float(math.floor(radius)) if is_integer else float(radius)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image as its file stores it.
+
+    Attributes:
+        stored: (frames, height, width, channels); integers exactly as on disk, or floats.
+            Channels are 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
+        kind: files of one kind share one intensity range, such as "PNG 8-bit" or "DICOM CT".
+        slope, intercept: real-world value = slope * stored + intercept; slope is never 0.
+        lowest, highest: inclusive limits of what a stored value may become.
+        frozen: True where a value must stay as it is (padding, NaN, alpha); broadcasts to
+            `stored`; None where every value may move.
+        inverted: low values are displayed bright (DICOM's MONOCHROME1).
+        declared: ranges that the file or its format declares, real-world (low, high); an 8-bit
+            format declares (0, 255), a DICOM its VOI windows; empty where nothing is declared.
+        patient: what groups images of one person, or None. Never printed or logged.
+        details: technical facts that `scan` may print (bit depth, transfer syntax); nothing
+            that could identify a person.
+        container: what the codec needs to write the file back; for the codec alone.
+    """
+
+    stored: NDArray[Any]
+    kind: str
+    slope: float = 1.0
+    intercept: float = 0.0
+    lowest: float = -math.inf
+    highest: float = math.inf
+    frozen: NDArray[np.bool_] | None = None
+    inverted: bool = False
+    declared: tuple[tuple[float, float], ...] = ()
+    patient: str | None = field(default=None, repr=False)
+    details: dict[str, str] = field(default_factory=dict)
+    container: Any = field(default=None, repr=False)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the stored values are integers."""
+        return bool(np.issubdtype(self.stored.dtype, np.integer))
+
+    @property
+    def colour_channels(self) -> int:
+        """Channels without alpha: 1 or 3."""
+        return 3 if self.stored.shape[-1] >= 3 else 1
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether every pixel is grey, in an RGB file too (then it must stay grey)."""
+        if self.colour_channels == 1:
+            return True
+        red, green, blue = (self.stored[..., i] for i in range(3))
+        return bool(np.array_equal(red, green) and np.array_equal(green, blue))
+
+    def pixels(self, intensity: IntensityRange) -> NDArray[np.float32]:
+        """(frames, colour channels, height, width) in [0, 1] of the range, low is dark, NaN is 0."""
+        colour = self.stored[..., : self.colour_channels].astype(np.float64)
+        scaled = (colour * self.slope + self.intercept - intensity.low) / intensity.width
+        scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+        if self.inverted:
+            scaled = 1.0 - scaled
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
+
+    def epsilon_stored(self, intensity: IntensityRange, epsilon: Fraction) -> float:
+        """The radius in stored units."""
+        return stored_radius(intensity, epsilon, self.slope, self.is_integer)
+
+    def outside(self, intensity: IntensityRange) -> NDArray[np.bool_]:
+        """True where a value lies outside the range and therefore stays as it is."""
+        values = self.stored.astype(np.float64) * self.slope + self.intercept
+        return ~((values >= intensity.low) & (values <= intensity.high))
+
+    def moved(
+        self, delta: NDArray[np.floating[Any]], intensity: IntensityRange, epsilon: Fraction
+    ) -> NDArray[Any]:
+        """The stored values with `delta` added: never further than epsilon, never out of limits.
+
+        Args:
+            delta: (frames, colour channels, height, width), as fractions of the range, in the
+                sense of `pixels` (positive is brighter).
+            intensity: the declared range.
+            epsilon: radius as a fraction of the range.
+
+        Returns:
+            An array of the shape and dtype of `stored`. Integers are truncated towards zero.
+        """
+        radius = self.epsilon_stored(intensity, epsilon)
+        step = delta.astype(np.float64).transpose(0, 2, 3, 1) * (intensity.width / self.slope)
+        step = np.clip(-step if self.inverted else step, -radius, radius)
+        if self.is_integer:
+            step = np.trunc(step + np.copysign(1e-6, step))  # 7.9999997 grey levels are 8
+        colour = self.stored[..., : self.colour_channels]
+        low, high = sorted(
+            (bound - self.intercept) / self.slope for bound in (intensity.low, intensity.high)
+        )
+        low, high = max(low, self.lowest), min(high, self.highest)
+        if self.is_integer:
+            low, high = math.ceil(low), math.floor(high)
+        target = np.clip(colour.astype(np.float64) + step, low, high)
+        fixed = self.outside(intensity)[..., : self.colour_channels]
+        if self.frozen is not None:
+            fixed = fixed | np.broadcast_to(self.frozen, self.stored.shape)[..., : colour.shape[-1]]
+        result = self.stored.copy()
+        result[..., : self.colour_channels] = np.where(fixed, colour, target.astype(colour.dtype))
+        if not self.is_integer:
+            result = self._within(result, radius)
+        return result
+
+    def _within(self, moved: NDArray[Any], radius: float) -> NDArray[Any]:
+        """Pull floats back where rounding to the file's own precision stepped over the radius."""
+        over = np.abs(moved.astype(np.float64) - self.stored.astype(np.float64)) > radius
+        return np.where(over, np.nextafter(moved, self.stored), moved).astype(moved.dtype)
+
+
+class Codec(ABC):
+    """Reads and writes one file format. Stateless: one instance serves every thread.
+
+    Attributes:
+        name: as printed and as in the manifest, such as "png".
+    """
+
+    name: str
+
+    @abstractmethod
+    def recognises(self, head: bytes, path: Path) -> bool:
+        """Whether a file is of this format, by its first 512 bytes (the name helps only where
+        the format has no signature)."""
+
+    @abstractmethod
+    def decode(self, path: Path) -> DecodedImage:
+        """Read one file.
+
+        Raises:
+            RefusedFile: an image that can't be protected faithfully, or that is damaged.
+            NotAnImage: readable, but with no pixels to protect.
+        """
+
+    @abstractmethod
+    def write(
+        self, image: DecodedImage, stored: NDArray[Any], target: Path, radius: float
+    ) -> list[str]:
+        """Write the source's bytes to `target` with `stored` in place of the pixels.
+
+        The source is in `image.container`; it is not read again. Writing `image.stored` back
+        gives the source byte for byte where the coding allows it, and its pixels exactly always.
+
+        Args:
+            image: what `decode` returned.
+            stored: same shape and dtype as `image.stored`, nowhere further from it than
+                `radius`. A lossy codec comes as near to it as its quantiser lets it.
+            radius: what no decoded value of the written file may exceed, in stored units.
+            target: does not exist; the caller renames it once it is whole.
+
+        Returns:
+            Notes for the manifest: each element that had to change beside the pixels.
+
+        Raises:
+            RefusedFile: no encoder gives these values back exactly.
+        """
+
+    @abstractmethod
+    def differences(self, source: Path, released: Path) -> list[str]:
+        """Where two files differ outside their pixels, by place and never by value.
+
+        An empty list means: nothing but pixels was changed. Elements that a change of coding
+        makes necessary (see `write`) are not reported.
+        """

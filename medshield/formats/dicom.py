@@ -1,0 +1,282 @@
+"""DICOM (PS3.3, PS3.5, PS3.10): only the value of Pixel Data is exchanged.
+
+An uncoded or lossless file keeps its transfer syntax. A lossy one can't be coded again without a
+second loss, so it becomes Explicit VR Little Endian, with just the elements changed that must.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from struct import pack, unpack_from
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from medshield.errors import InputError, MedshieldError, RefusedFile
+from medshield.formats import dicom_codecs, dicom_meaning
+from medshield.formats.base import Codec, DecodedImage
+from medshield.formats.dicom_container import (
+    NATIVE,
+    TRANSFER_SYNTAX,
+    DicomFile,
+    explicit_element,
+    transfer_syntax_element,
+    with_value,
+)
+from medshield.formats.dicom_differences import (
+    LOSSY_IMAGE_COMPRESSION,
+    PHOTOMETRIC,
+    PLANAR,
+    differing,
+)
+from medshield.formats.dicom_elements import PIXEL_DATA, PREAMBLE_END, Element, named
+from medshield.formats.dicom_pixels import NativeForm, PixelLayout
+from medshield.formats.dicom_refusals import (
+    image_element,
+    refuse_colours,
+    refuse_what_would_break,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from medshield.formats.dicom_meaning import Padding
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What `write` needs of the file that `decode` read."""
+
+    file: DicomFile
+    pixels: Element
+    layout: PixelLayout
+    words: NDArray[Any]
+    padding: Padding | None
+    lossy: bool
+
+
+class DicomCodec(Codec):
+    """DICOM files of PS3.10: grey and RGB images of 8, 16 and 32 bits, and float pixels.
+
+    The image's `details` name the transfer syntax, the photometric interpretation and the bits.
+    """
+
+    name = "dicom"
+
+    def recognises(self, head: bytes, path: Path) -> bool:  # noqa: ARG002
+        """By "DICM" behind the preamble, or by a first element that can only be DICOM's."""
+        return head[128:PREAMBLE_END] == b"DICM" or _starts_with_element(head)
+
+    def decode(self, path: Path) -> DecodedImage:
+        """Read one file; see `Codec.decode`."""
+        raw = path.read_bytes()
+        return _guarded(lambda: _decode(raw))
+
+    def write(
+        self,
+        image: DecodedImage,
+        stored: NDArray[Any],
+        target: Path,
+        radius: float,  # noqa: ARG002
+    ) -> list[str]:
+        """Write the source with other pixels; see `Codec.write`.
+
+        A value that would land on the padding value stays as it was.
+        """
+        source: _Source = image.container
+        if source.padding is not None:
+            landed = source.padding.covers(stored) & ~source.padding.covers(image.stored)
+            stored = np.where(landed, image.stored, stored)
+        data, notes = _guarded(lambda: _rewritten(source, stored))
+        target.write_bytes(data)
+        return notes
+
+    def differences(self, source: Path, released: Path) -> list[str]:
+        """Where two files differ outside their pixels; see `Codec.differences`."""
+        before, after = source.read_bytes(), released.read_bytes()
+        return _guarded(lambda: differing(before, after))
+
+
+def read_tag(path: Path, tag: str) -> str | None:
+    """A header element's value as text, for labels.
+
+    Args:
+        path: a DICOM file.
+        tag: GGGG,EEEE in hexadecimal, or a keyword of the standard such as BodyPartExamined.
+
+    Returns:
+        The value without spaces at its ends, several values joined by a backslash; None where the
+        file has no such element, no value in it, or is no DICOM file.
+
+    Raises:
+        InputError: neither a tag nor a keyword.
+    """
+    number = _tag_number(tag)
+    try:
+        dataset = dcmread(path, stop_before_pixels=True, specific_tags=[number])
+        element = (dataset.file_meta if number >> 16 == 2 else dataset).get(Tag(number))
+    except (InvalidDicomError, ValueError, EOFError):
+        return None
+    if element is None or element.VR == "SQ" or element.value in (None, ""):
+        return None
+    several = isinstance(element.value, (list, tuple)) or element.VM > 1
+    values = element.value if several else [element.value]
+    return "\\".join(str(value).strip() for value in values) or None
+
+
+def _guarded(work: Callable[[], _Result]) -> _Result:
+    """Do it, and turn what a library says of a damaged file into a refusal.
+
+    Its own message stays out: it may quote the header.
+    """
+    try:
+        return work()
+    except (MedshieldError, MemoryError):
+        raise
+    except Exception as error:
+        raise RefusedFile(
+            f"it can't be decoded ({type(error).__name__}): damaged, or coded in a way that is "
+            "not supported; check it with a DICOM viewer, or leave it out of the source"
+        ) from error
+
+
+def _decode(raw: bytes) -> DecodedImage:
+    file = DicomFile.parse(raw)
+    header = file.header()
+    pixels = image_element(file, header)
+    refuse_what_would_break(file, pixels)
+    photometric = str(header.get("PhotometricInterpretation", ""))
+    refuse_colours(file.syntax, photometric, dicom_codecs.may_be_lossy(file.syntax))
+    layout = PixelLayout.of(header, pixels)
+    value = pixels.value_of(file.content)
+    lossy = False
+    if file.syntax in NATIVE:
+        words = NativeForm.of(layout, pixels, file.encoding.big_endian).words(value)
+    else:
+        lossy = not dicom_codecs.is_lossless(file.syntax, value, layout)
+        words = _decode_frames(file.syntax, value, layout, lossy)
+    if not lossy:
+        refuse_colours(file.syntax, layout.photometric, lossy=False)
+    elif layout.samples == 3:
+        layout = replace(layout, by_plane=False, photometric="RGB")
+    padding = dicom_meaning.padding(header, layout, pixels.tag)
+    return _described(header, _Source(file, pixels, layout, words, padding, lossy))
+
+
+def _decode_frames(syntax: UID, value: bytes, layout: PixelLayout, lossy: bool) -> NDArray[Any]:
+    if lossy:
+        return dicom_codecs.decode_lossy(syntax, value, layout).view(layout.word)
+    return dicom_codecs.decode_words(syntax, value, layout)
+
+
+def _described(header: Any, source: _Source) -> DecodedImage:
+    layout = source.layout
+    stored = layout.values(source.words)
+    frozen = source.padding.covers(stored) if source.padding is not None else None
+    if layout.floating:
+        unreal = ~np.isfinite(stored)
+        frozen = unreal if frozen is None else frozen | unreal
+    slope, intercept = dicom_meaning.rescale(header)
+    lowest, highest = dicom_meaning.limits(header, layout, stored, frozen)
+    return DecodedImage(
+        stored=stored,
+        kind=dicom_meaning.kind(header, layout),
+        slope=slope,
+        intercept=intercept,
+        lowest=lowest,
+        highest=highest,
+        frozen=frozen,
+        inverted=layout.photometric == "MONOCHROME1",
+        declared=dicom_meaning.declared_ranges(header, layout, slope, intercept),
+        patient=str(header.get("PatientID") or "").strip() or None,
+        details={
+            "transfer syntax": source.file.syntax.name,
+            "photometric interpretation": layout.photometric,
+            "bits stored": str(layout.bits_stored),
+        },
+        container=source,
+    )
+
+
+def _rewritten(source: _Source, stored: NDArray[Any]) -> tuple[bytes, list[str]]:
+    """The file with these stored values, and a note for each element changed beside them."""
+    file, layout, pixels = source.file, source.layout, source.pixels
+    words = layout.words(stored, source.words)
+    if np.array_equal(words, source.words):
+        return file.raw, []
+    before = pixels.value_of(file.content)
+    if source.lossy:
+        changes = _decoded_to_native(source, words)
+    elif file.syntax in NATIVE:
+        value = NativeForm.of(layout, pixels, file.encoding.big_endian).value(words, before)
+        changes = {pixels.tag: with_value(file.content, pixels, value)}
+    else:
+        value = dicom_codecs.encode(file.syntax, words, layout, before)
+        changes = {pixels.tag: with_value(file.content, pixels, value)}
+    changes = file.with_group_lengths(changes)
+    present = {element.tag for element in (*file.meta, *file.elements)}
+    why = "its coding was lossy" if source.lossy else "its frames are coded anew"
+    notes = [
+        f"{named(tag)}: {'changed' if tag in present else 'added'}, {why}"
+        for tag in sorted(changes.keys() - {pixels.tag})
+    ]
+    return file.assembled(changes), notes
+
+
+def _decoded_to_native(source: _Source, words: NDArray[Any]) -> dict[int, bytes]:
+    """The elements that make a lossy file Explicit VR Little Endian and say so."""
+    file, layout = source.file, source.layout
+    value = NativeForm(layout, big_endian=False, swapped=False).value(words, b"")
+    vr = "OW" if layout.bits_allocated > 8 else "OB"
+    wanted = {LOSSY_IMAGE_COMPRESSION: ("CS", b"01")}
+    if layout.samples == 3:
+        wanted |= {PHOTOMETRIC: ("CS", b"RGB "), PLANAR: ("US", pack("<H", 0))}
+    changes = {
+        tag: explicit_element(tag, *new) for tag, new in wanted.items() if file.value(tag) != new[1]
+    }
+    changes[TRANSFER_SYNTAX] = transfer_syntax_element(ExplicitVRLittleEndian)
+    changes[PIXEL_DATA] = explicit_element(PIXEL_DATA, vr, value + b"\0" * (len(value) % 2))
+    return changes
+
+
+def _starts_with_element(head: bytes) -> bool:
+    """Whether a file without preamble starts with a known element of group 0002 or 0008."""
+    if len(head) < 8:
+        return False
+    for order in "<>":
+        group, number, length = unpack_from(f"{order}HHI", head)
+        if group not in (2, 8):
+            continue
+        try:
+            vr = dictionary_VR(group << 16 | number)
+        except KeyError:
+            continue
+        if head[4:6] == vr.encode() or (0 < length <= 128 and length % 2 == 0):
+            return True
+    return False
+
+
+def _tag_number(tag: str) -> int:
+    number = tag_for_keyword(tag)
+    digits = tag.strip("() ").replace(",", "")
+    if number is None and len(digits) == 8:
+        try:
+            number = int(digits, 16)
+        except ValueError:
+            number = None
+    if number is None:
+        raise InputError(
+            f"{tag!r} is no DICOM tag: GGGG,EEEE in hexadecimal is expected, or a keyword such as "
+            "BodyPartExamined"
+        )
+    return number

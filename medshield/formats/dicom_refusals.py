@@ -1,0 +1,147 @@
+"""What a DICOM file is, and why some images are not protected."""
+
+from __future__ import annotations
+
+from struct import unpack_from
+from typing import Any
+
+from pydicom.uid import UID, RTDoseStorage, SegmentationStorage
+
+from medshield.errors import NotAnImage, RefusedFile
+from medshield.formats import dicom_codecs
+from medshield.formats.dicom_container import EXTENDED_OFFSET_TABLES, NATIVE, DicomFile
+from medshield.formats.dicom_elements import PIXEL_TAGS, PREAMBLE_END, Element, named
+from medshield.formats.dicom_pixels import MONOCHROME
+
+# Objects with Pixel Data that are no images: masks and doses computed from them.
+_DERIVED_OBJECTS = {
+    SegmentationStorage: "a segmentation",
+    UID("1.2.840.10008.5.1.4.1.1.66.7"): "a label map segmentation",
+    UID("1.2.840.10008.5.1.4.1.1.66.8"): "a height map segmentation",
+    RTDoseStorage: "a dose distribution",
+}
+_SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA})
+# The unsupported terms that a message may repeat; any other value is free text.
+_UNSUPPORTED_COLOURS = frozenset(
+    {
+        "PALETTE COLOR",
+        "YBR_FULL",
+        "YBR_FULL_422",
+        "YBR_PARTIAL_420",
+        "YBR_PARTIAL_422",
+        "YBR_ICT",
+        "YBR_RCT",
+        "HSV",
+        "ARGB",
+        "CMYK",
+    }
+)
+
+
+def image_element(file: DicomFile, header: Any) -> Element:
+    """The element with the image.
+
+    Raises:
+        NotAnImage: an object of another kind, such as a report or a segmentation.
+        RefusedFile: pixels are in other places too, which would be released as they are.
+    """
+    if file.holders:
+        raise RefusedFile(
+            f"{named(file.holders[0].tag)} holds a copy of the clean image or another image; "
+            "remove that sequence first, for example with dcmodify --erase-all"
+        )
+    if sum(element.tag in PIXEL_TAGS for element in file.elements) > 1:
+        raise RefusedFile("it has Pixel Data more than once; rewrite it with a DICOM toolkit")
+    if _is_tiff_too(file.raw):
+        raise RefusedFile(
+            "its preamble makes it a TIFF file too, with offsets and maybe pixels of its own; "
+            "clear the preamble first"
+        )
+    sop_class = UID(str(header.get("SOPClassUID") or _media_storage_class(file)))
+    if sop_class in _DERIVED_OBJECTS:
+        raise NotAnImage(f"{_DERIVED_OBJECTS[sop_class]}, which holds no image ({sop_class.name})")
+    if file.pixels is None:
+        known = sop_class.name != sop_class
+        raise NotAnImage(
+            f"it has no pixel data ({sop_class.name if known else 'SOP class unknown'})"
+        )
+    return file.pixels
+
+
+def _is_tiff_too(raw: bytes) -> bool:
+    """Whether the preamble is a TIFF header whose first directory is in the file (PS3.10 7.1).
+
+    Some scanners leave such a header behind with a directory that is not there.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(raw[:2])
+    if order is None:
+        return False
+    (version,) = unpack_from(f"{order}H", raw, 2)
+    if version not in (42, 43):
+        return False
+    directory: int
+    (directory,) = (
+        unpack_from(f"{order}I", raw, 4) if version == 42 else unpack_from(f"{order}Q", raw, 8)
+    )
+    return PREAMBLE_END <= directory < len(raw)
+
+
+def _media_storage_class(file: DicomFile) -> str:
+    """What a DICOMDIR has in its file meta information alone."""
+    values = (e.value_of(file.raw) for e in file.meta if e.tag == 0x00020002)
+    return next(values, b"").decode("latin-1").strip("\0 ")
+
+
+def refuse_what_would_break(file: DicomFile, pixels: Element) -> None:
+    """Refuse a file that other pixels would make invalid, or that can't be decoded.
+
+    Raises:
+        RefusedFile: signed pixels, offsets that are not kept up, or a coding that is unknown.
+    """
+    tags = {element.tag for element in file.elements}
+    if tags & _SIGNATURES:
+        raise RefusedFile(
+            f"{named(min(tags & _SIGNATURES))} signs its pixels, and changed pixels would break "
+            "the signature; remove it first"
+        )
+    native = file.syntax in NATIVE
+    if not native and not dicom_codecs.is_supported(file.syntax):
+        known = file.syntax.name != file.syntax
+        raise RefusedFile(
+            f"its transfer syntax {file.syntax.name if known else '(unknown)'} is not supported; "
+            "convert it to Explicit VR Little Endian first"
+        )
+    if native == pixels.undefined:
+        raise RefusedFile(
+            "its pixels are coded and its transfer syntax says they are not, or the other way "
+            "round; correct the transfer syntax"
+        )
+    if not native and tags & EXTENDED_OFFSET_TABLES:
+        raise RefusedFile(
+            f"{named(min(tags & EXTENDED_OFFSET_TABLES))} says where its coded frames start, and "
+            "new frames start elsewhere; write it with a Basic Offset Table instead"
+        )
+
+
+def refuse_colours(syntax: UID, photometric: str, lossy: bool) -> None:
+    """Refuse colours that are not RGB: to convert them moves them by rounding alone.
+
+    Args:
+        syntax: the transfer syntax; the JPEG 2000 family gives back RGB for YBR_RCT exactly.
+        photometric: Photometric Interpretation.
+        lossy: the file will be released as what it decodes to, which is RGB.
+
+    Raises:
+        RefusedFile: any other colours.
+    """
+    allowed = [*MONOCHROME, "RGB"]
+    if syntax in dicom_codecs.JPEG_2000_FAMILY:
+        allowed.append("YBR_RCT")
+    if lossy:
+        allowed += ["YBR_FULL", "YBR_FULL_422", "YBR_ICT"]
+    if photometric not in allowed:
+        found = photometric if photometric in _UNSUPPORTED_COLOURS else "missing or unknown"
+        raise RefusedFile(
+            f"its photometric interpretation is {found}; with its transfer syntax, "
+            f"{', '.join(allowed)} are supported; convert it to RGB first"
+        )

@@ -1,0 +1,107 @@
+"""The release's own papers: the manifest, the checksums, and what a release says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medshield.errors import InputError
+
+MANIFEST = "medshield-manifest.jsonl"
+SUMMARY = "medshield.json"
+CHECKSUMS = "SHA256SUMS"
+OWN_FILES = frozenset({MANIFEST, SUMMARY, CHECKSUMS})
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the manifest.
+
+    Attributes:
+        path: relative to the release, with forward slashes.
+        status: protected, copied, omitted or refused.
+        format: the codec's name, or the file's suffix.
+        sha256, bytes: of the released file; None where it is not in the release.
+        epsilon_stored, max_abs_delta: in stored units, the second measured on the written file.
+        psnr: dB over the intensity range; None where nothing moved.
+        ssim: mean over frames, in [-1, 1].
+        reason: why it is not protected.
+        notes: each element that had to change beside the pixels.
+    """
+
+    path: str
+    status: str
+    format: str
+    sha256: str | None = None
+    bytes: int | None = None
+    epsilon_stored: float | None = None
+    max_abs_delta: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    reason: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def to_line(self) -> str:
+        """One line of JSON; a number that JSON has no word for is null."""
+        fields = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(self).items()
+        }
+        return json.dumps(fields, ensure_ascii=True)
+
+    @classmethod
+    def from_line(cls, line: str) -> Record:
+        """The inverse of `to_line`."""
+        return cls(**json.loads(line))
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_line(digest: str, path: str) -> str:
+    """A line that `sha256sum -c` reads; odd names are escaped as GNU coreutils does it."""
+    if any(character in path for character in "\\\n\r"):
+        escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        return f"\\{digest}  {escaped}\n"
+    return f"{digest}  {path}\n"
+
+
+def write_papers(release: Path, records: Iterable[Record], summary: dict[str, Any]) -> None:
+    """Write manifest, summary and checksums into a release that is otherwise complete."""
+    ordered = sorted(records, key=lambda record: record.path)
+    (release / MANIFEST).write_text("".join(record.to_line() + "\n" for record in ordered))
+    (release / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+    lines = [checksum_line(r.sha256, r.path) for r in ordered if r.sha256]
+    lines += [checksum_line(sha256(release / name), name) for name in (SUMMARY, MANIFEST)]
+    (release / CHECKSUMS).write_bytes("".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def read_release(release: Path) -> tuple[list[Record], dict[str, Any]]:
+    """The manifest and the summary of a release.
+
+    Raises:
+        InputError: the folder is no release, or its papers are damaged.
+    """
+    try:
+        lines = (release / MANIFEST).read_text().splitlines()
+        summary = json.loads((release / SUMMARY).read_text())
+        records = [Record.from_line(line) for line in lines]
+    except FileNotFoundError:
+        raise InputError(
+            f"{release}: not a release (no {MANIFEST} and {SUMMARY}); make one with "
+            "`medshield protect`"
+        ) from None
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{release}: its manifest or summary is damaged; protect the source again"
+        ) from None
+    return records, summary

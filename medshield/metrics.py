@@ -1,0 +1,92 @@
+"""Scores of predictions, fast enough to be bootstrapped thousands of times."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+Array = NDArray[Any]
+
+
+def balanced_accuracy(decided: Array, targets: Array) -> float:
+    """Mean recall over the classes that occur in `targets`; both (n,) integers."""
+    total = np.bincount(targets)
+    right = np.bincount(targets[decided == targets], minlength=len(total))
+    return float(np.mean(right[total > 0] / total[total > 0]))
+
+
+def auroc(scores: Array, positive: Array) -> float:
+    """Area under the ROC curve (Mann-Whitney, ties count half); NaN with one class only.
+
+    Args:
+        scores: (n,) larger means more likely positive.
+        positive: (n,) truth in {0, 1}.
+    """
+    positive = positive > 0.5
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / positives / negatives)
+
+
+def macro_auroc(scores: Array, truth: Array) -> float:
+    """Mean one-against-rest AUROC over classes that have both kinds; both (n, classes)."""
+    each = [auroc(scores[:, k], truth[:, k]) for k in range(truth.shape[1])]
+    return float(np.nanmean(each)) if not np.all(np.isnan(each)) else float("nan")
+
+
+def average_precision(scores: Array, positive: Array) -> float:
+    """Area under the precision-recall steps; tied scores form one step; NaN without positives."""
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(positive[order] > 0.5)
+    if not len(hits) or not hits[-1]:
+        return float("nan")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(hits) - 1)
+    precision = hits[ends] / (ends + 1)
+    recall = hits[ends] / hits[-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def mean_average_precision(scores: Array, truth: Array) -> float:
+    """Mean average precision over the classes that have positives; both (n, classes)."""
+    each = [average_precision(scores[:, k], truth[:, k]) for k in range(truth.shape[1])]
+    return float(np.nanmean(each)) if not np.all(np.isnan(each)) else float("nan")
+
+
+def auroc_from_counts(negatives: Array, positives: Array) -> float:
+    """AUROC from histograms over the same ascending score bins, ties within a bin count half."""
+    if not negatives.sum() or not positives.sum():
+        return float("nan")
+    below = np.cumsum(negatives) - negatives
+    wins = np.sum(positives * (below + negatives / 2))
+    return float(wins / negatives.sum() / positives.sum())
+
+
+def psnr(original: Array, changed: Array, data_range: float) -> float:
+    """Peak signal-to-noise ratio in dB; infinite for equal arrays."""
+    error = float(np.mean((original.astype(np.float64) - changed.astype(np.float64)) ** 2))
+    return float("inf") if error == 0 else float(10 * np.log10(data_range**2 / error))
+
+
+def ssim(original: Array, changed: Array, data_range: float) -> float:
+    """Mean structural similarity over frames (Wang et al. 2004); NaN under 7 px a side.
+
+    Args:
+        original, changed: (frames, height, width, channels).
+        data_range: width of the intensity range, in the units of the arrays.
+    """
+    from skimage.metrics import structural_similarity
+
+    if min(original.shape[1:3]) < 7:
+        return float("nan")
+    each = [
+        structural_similarity(
+            a.astype(np.float64), b.astype(np.float64), data_range=data_range, channel_axis=-1
+        )
+        for a, b in zip(original, changed, strict=True)
+    ]
+    return float(np.mean(each))

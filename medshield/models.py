@@ -1,0 +1,110 @@
+"""Surrogates and victims by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from medshield.errors import InputError
+
+SIZE_STEP = 32
+"""Every model takes images whose sides are multiples of this."""
+
+
+class Standardise(nn.Module):
+    """Maps [0, 1] to about zero mean and unit variance, so that every model sees the same input."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) in [0, 1] to the same shape around 0."""
+        return (images - 0.5) / 0.25
+
+
+def small_convnet(channels: int, outputs: int) -> nn.Module:
+    """Four strided 3x3 convolutions, batch norm, ReLU, average pool: 240,000 parameters."""
+    layers: list[nn.Module] = []
+    for width, stride in ((32, 1), (64, 2), (128, 2), (128, 2)):
+        layers += [
+            nn.Conv2d(channels, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+        channels = width
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs)
+    )
+
+
+def _timm(name: str) -> Callable[[int, int], nn.Module]:
+    def build(channels: int, outputs: int) -> nn.Module:
+        import timm
+
+        model: nn.Module = timm.create_model(name, in_chans=channels, num_classes=outputs)
+        return model
+
+    return build
+
+
+def _unet(encoder: str) -> Callable[[int, int], nn.Module]:
+    def build(channels: int, outputs: int) -> nn.Module:
+        import segmentation_models_pytorch as smp
+
+        model: nn.Module = smp.Unet(
+            encoder, encoder_weights=None, in_channels=channels, classes=outputs
+        )
+        return model
+
+    return build
+
+
+CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {
+    "small_convnet": small_convnet,
+    **{
+        name: _timm(name)
+        for name in (
+            "resnet18",
+            "densenet121",
+            "convnext_atto",
+            "vgg11_bn",
+            "efficientnet_b0",
+            "mobilenetv3_small_100",
+        )
+    },
+}
+SEGMENTERS: dict[str, Callable[[int, int], nn.Module]] = {
+    "unet_resnet18": _unet("resnet18"),
+    "unet_mobilenet": _unet("mobilenet_v2"),
+}
+
+
+def build(name: str, channels: int, outputs: int) -> nn.Module:
+    """A model with fresh weights, drawn from PyTorch's global randomness.
+
+    Args:
+        name: a key of CLASSIFIERS (output (n, outputs)) or SEGMENTERS (output (n, outputs, height,
+            width)).
+        channels: of the images, which are (n, channels, side, side) in [0, 1] with the side a
+            multiple of 32.
+        outputs: logits.
+
+    Raises:
+        InputError: no model of that name.
+    """
+    factory = {**CLASSIFIERS, **SEGMENTERS}.get(name)
+    if factory is None:
+        choices = ", ".join([*CLASSIFIERS, *SEGMENTERS])
+        raise InputError(f"no model is called {name!r}; choose from {choices}")
+    return nn.Sequential(Standardise(), factory(channels, outputs))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `--device`: auto takes a GPU where there is one.
+
+    Raises:
+        InputError: cuda was asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("--device cuda: PyTorch finds no GPU here; use --device cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")

@@ -1,0 +1,23 @@
+"""Files for the owner's eyes only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def make_private_folder(folder: Path) -> None:
+    """Create a folder (and its parents) that only its owner can open, mode 0700."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file, mode 0600, whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

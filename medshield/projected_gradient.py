@@ -1,0 +1,41 @@
+"""The one projected-gradient loop (Madry et al. 2018), for crafting and for adversarial training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from medshield.budget import Budget
+
+
+def projected_gradient(
+    objective: Callable[[Tensor], Tensor],
+    original: Tensor,
+    budget: Budget,
+    *,
+    steps: int,
+    step_size: float,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Descend `objective` by signed gradient steps inside the ball around `original`.
+
+    Args:
+        objective: maps perturbed images to a scalar that should become small; it should sum
+            over images, so that each image's steps do not depend on its neighbours.
+        original: (n, channels, height, width) in [0, 1].
+        budget: the ball.
+        steps: gradient steps.
+        step_size: in the units of the images.
+        start: where to begin; the original when None. It is projected first.
+
+    Returns:
+        The last iterate: same shape, inside the ball and [0, 1], detached.
+    """
+    perturbed = budget.project(original if start is None else start, original).detach()
+    for _ in range(steps):
+        perturbed.requires_grad_(True)
+        (gradient,) = torch.autograd.grad(objective(perturbed), perturbed)
+        perturbed = budget.project(perturbed.detach() - step_size * gradient.sign(), original)
+    return perturbed.detach()

@@ -1,0 +1,125 @@
+"""The one training loop, for surrogates and victims alike.
+
+Reads from top to bottom. It yields after every epoch, so that a caller who wants to look at the
+model (for a learning curve, or to stop) simply looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from medshield.augmentation import flip_and_shift
+from medshield.budget import Budget
+from medshield.countermeasures import Countermeasure
+from medshield.projected_gradient import projected_gradient
+from medshield.tasks import Array, Task
+
+
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """PGD adversarial training (Madry et al. 2018).
+
+    Attributes:
+        budget: the ball of the attack, such as 4/255.
+        steps: gradient steps per batch; each is 2.5 * radius / steps long.
+    """
+
+    budget: Budget
+    steps: int
+
+    def attack(self, model: nn.Module, task: Task, images: Tensor, targets: Tensor) -> Tensor:
+        """Images inside the ball that the model does worse on; leaves it in training mode."""
+        model.eval()
+        noise = torch.empty_like(images).uniform_(-self.budget.radius, self.budget.radius)
+        attacked = projected_gradient(
+            lambda perturbed: -task.loss(model(perturbed), targets).sum(),
+            images,
+            self.budget,
+            steps=self.steps,
+            step_size=2.5 * self.budget.radius / self.steps,
+            start=images + noise,
+        )
+        model.train()
+        return attacked
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: AdamW under a one-cycle schedule, with flips and shifts.
+
+    Attributes:
+        epochs: passes over the training part.
+        batch_size: images a step.
+        learning_rate: the peak of the cycle.
+        weight_decay: of AdamW.
+        adversarial: the attack on every batch, or None for standard training.
+        countermeasures: what else the trainer does to images.
+    """
+
+    epochs: int
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    adversarial: AdversarialTraining | None = None
+    countermeasures: tuple[Countermeasure, ...] = ()
+
+
+def train(
+    model: nn.Module, task: Task, images: Tensor, targets: Tensor, recipe: Recipe
+) -> Iterator[float]:
+    """Train in place; yields the mean loss of each epoch as soon as it is over.
+
+    Args:
+        model: on the device of `images`.
+        task: gives the loss.
+        images: (n, channels, side, side) in [0, 1].
+        targets: as the task has them.
+        recipe: how to train.
+    """
+    steps = max(1, len(images) // recipe.batch_size)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps
+    )
+    for _ in range(recipe.epochs):
+        model.train()
+        order = torch.randperm(len(images))
+        total = 0.0
+        for step in range(steps):
+            rows = order[step * recipe.batch_size :][: recipe.batch_size].to(images.device)
+            batch, truth = flip_and_shift(images[rows], targets[rows])
+            for countermeasure in recipe.countermeasures:
+                batch = countermeasure.on_train_batch(batch)
+            if recipe.adversarial:
+                batch = recipe.adversarial.attack(model, task, batch, truth)
+            loss = task.loss(model(batch), truth).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach())
+        yield total / steps
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    task: Task,
+    images: Tensor,
+    targets: Tensor,
+    countermeasures: tuple[Countermeasure, ...] = (),
+) -> Array:
+    """The task's predictions for every image, with the model in evaluation mode."""
+    model.eval()
+    rows = []
+    for batch, truth in zip(images.split(128), targets.split(128), strict=True):
+        for countermeasure in countermeasures:
+            batch = countermeasure.on_test_images(batch)  # noqa: PLW2901
+        rows.append(task.predictions(model(batch), truth).cpu())
+    return torch.cat(rows).numpy()

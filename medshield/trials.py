@@ -1,0 +1,249 @@
+"""One victim, one arm, one seed: trained, scored after every epoch, and kept on disk.
+
+A finished trial is found again by what went into it, so an interrupted verification goes on
+where it was, and arms that several releases share are trained once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medshield import models
+from medshield.budget import Budget
+from medshield.countermeasures import COUNTERMEASURES, Countermeasure
+from medshield.dataset.examples import Examples
+from medshield.private import make_private_folder
+from medshield.randomness import seeded
+from medshield.tasks import Array, Task
+from medshield.training import AdversarialTraining, Recipe, predict, train
+
+LAST, BEST, CLEAN_BEST = "last epoch", "best epoch on released data", "best epoch on clean data"
+SELECTIONS = (LAST, BEST, CLEAN_BEST)
+TRIAL_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All trials that share a victim, a way of training and a countermeasure.
+
+    Attributes:
+        victim: a name of `models`.
+        training: "standard" or "adversarial".
+        countermeasure: a key of COUNTERMEASURES, or "none".
+    """
+
+    victim: str
+    training: str = "standard"
+    countermeasure: str = "none"
+
+    @property
+    def name(self) -> str:
+        """As in `--cells`: victim:training, and the countermeasure where there is one."""
+        parts = [self.victim, self.training]
+        return ":".join(parts if self.countermeasure == "none" else [*parts, self.countermeasure])
+
+    @property
+    def countermeasures(self) -> tuple[Countermeasure, ...]:
+        """The countermeasure's object, if any."""
+        return () if self.countermeasure == "none" else (COUNTERMEASURES[self.countermeasure],)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long victims train.
+
+    Attributes:
+        standard, adversarial: epochs.
+        adversary: the attack of adversarial training.
+        adversary_steps: its gradient steps.
+    """
+
+    standard: int
+    adversarial: int
+    adversary: Budget
+    adversary_steps: int
+
+    def recipe(self, cell: Cell) -> Recipe:
+        """The recipe of one cell."""
+        if cell.training == "standard":
+            return Recipe(epochs=self.standard, countermeasures=cell.countermeasures)
+        return Recipe(
+            epochs=self.adversarial,
+            adversarial=AdversarialTraining(self.adversary, self.adversary_steps),
+            countermeasures=cell.countermeasures,
+        )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One arm's data: what a victim trains on and chooses its epoch by, and the clean test part.
+
+    Attributes:
+        train, validation: as this arm releases them.
+        clean_validation: the same validation examples, clean.
+        test: clean, the same for every arm.
+        released_test: the test examples as the release has them, to see whether a model that
+            was trained on clean data still works on them.
+    """
+
+    train: Examples
+    validation: Examples
+    clean_validation: Examples
+    test: Examples
+    released_test: Examples
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of one training.
+
+    Attributes:
+        losses: mean training loss of each epoch.
+        validation_scores, clean_validation_scores, test_scores: by name, of each epoch.
+        train_scores: of the last epoch's model, on what it was trained on.
+        predictions: on the clean test part, by selection.
+        released_predictions: of the last epoch's model, on the released test part.
+    """
+
+    losses: list[float]
+    validation_scores: list[dict[str, float]]
+    clean_validation_scores: list[dict[str, float]]
+    test_scores: list[dict[str, float]]
+    train_scores: dict[str, float]
+    predictions: dict[str, Array]
+    released_predictions: Array
+
+    def curves(self) -> dict[str, Any]:
+        """Everything that is drawn over epochs."""
+        return {
+            "loss": self.losses,
+            "validation": self.validation_scores,
+            "clean_validation": self.clean_validation_scores,
+            "test": self.test_scores,
+        }
+
+
+def run(
+    task: Task,
+    cell: Cell,
+    schedule: Schedule,
+    parts: Parts,
+    seed: int,
+    device: torch.device,
+    cache: Path,
+) -> Trial:
+    """Train one victim, or take the result from an earlier run.
+
+    Args:
+        task: loss and scores.
+        cell: victim, training, countermeasure.
+        schedule: epochs and attack.
+        parts: this arm's data.
+        seed: of weights, order and augmentation.
+        device: where to train.
+        cache: folder of finished trials.
+    """
+    path = cache / f"{_digest(task, cell, schedule, parts, seed)}.npz"
+    if path.is_file():
+        return _load(path)
+    trial = _train(task, cell, schedule.recipe(cell), parts, seed, device)
+    _save(trial, path)
+    return trial
+
+
+def _train(
+    task: Task, cell: Cell, recipe: Recipe, parts: Parts, seed: int, device: torch.device
+) -> Trial:
+    counter = cell.countermeasures
+    train_images, train_targets = parts.train.images.to(device), parts.train.targets.to(device)
+
+    def predicted(part: Examples) -> Array:
+        return predict(model, task, part.images.to(device), part.targets.to(device), counter)
+
+    def scored(part: Examples) -> dict[str, float]:
+        return task.scores(predicted(part), part.targets.numpy())
+
+    losses, validation, clean_validation, test, predictions = [], [], [], [], []
+    with seeded(seed):
+        model = models.build(cell.victim, train_images.shape[1], task.outputs).to(device)
+        for loss in train(model, task, train_images, train_targets, recipe):
+            losses.append(loss)
+            validation.append(scored(parts.validation))
+            clean_validation.append(scored(parts.clean_validation))
+            predictions.append(predicted(parts.test))
+            test.append(task.scores(predictions[-1], parts.test.targets.numpy()))
+        train_scores = scored(parts.train)
+        released = predicted(parts.released_test)
+    chosen = {
+        LAST: len(losses) - 1,
+        BEST: _best(validation, task.decision),
+        CLEAN_BEST: _best(clean_validation, task.decision),
+    }
+    return Trial(
+        losses=losses,
+        validation_scores=validation,
+        clean_validation_scores=clean_validation,
+        test_scores=test,
+        train_scores=train_scores,
+        predictions={name: predictions[epoch] for name, epoch in chosen.items()},
+        released_predictions=released,
+    )
+
+
+def _best(scores: list[dict[str, float]], name: str) -> int:
+    """The first epoch with the highest score; undefined scores never win."""
+    values = [row[name] if np.isfinite(row[name]) else -np.inf for row in scores]
+    return int(np.argmax(values))
+
+
+def _digest(task: Task, cell: Cell, schedule: Schedule, parts: Parts, seed: int) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    words = [TRIAL_VERSION, torch.__version__, task.name, str(task.classes), str(seed)]
+    words += [cell.name, str(schedule.recipe(cell))]
+    digest.update("\0".join(words).encode())
+    for part in (
+        parts.train,
+        parts.validation,
+        parts.clean_validation,
+        parts.test,
+        parts.released_test,
+    ):
+        digest.update(part.images.contiguous().numpy())
+        digest.update(part.targets.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _save(trial: Trial, path: Path) -> None:
+    make_private_folder(path.parent)
+    facts = {"curves": trial.curves(), "train": trial.train_scores}
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            facts=np.array(json.dumps(facts)),
+            released=trial.released_predictions,
+            **{f"predictions {name}": value for name, value in trial.predictions.items()},
+        )
+    temporary.replace(path)
+
+
+def _load(path: Path) -> Trial:
+    with np.load(path, allow_pickle=False) as kept:
+        facts = json.loads(str(kept["facts"]))
+        curves = facts["curves"]
+        return Trial(
+            losses=curves["loss"],
+            validation_scores=curves["validation"],
+            clean_validation_scores=curves["clean_validation"],
+            test_scores=curves["test"],
+            train_scores=facts["train"],
+            predictions={name: kept[f"predictions {name}"] for name in SELECTIONS},
+            released_predictions=kept["released"],
+        )
