@@ -379,6 +379,76 @@ def verify(release: Path | None, **values: Any) -> int:
     return {"protected": 0, "inconclusive": EXIT_UNKNOWN}.get(str(evidence.verdict), EXIT_FAILED)
 
 
+@cli.command()
+@click.argument("source", type=FOLDER)
+@option("--sets", help="With SOURCE medmnist: names of its sets, comma-separated.")
+@option("--root", type=FOLDER, help="With SOURCE medmnist: folder of NAME.npz; no download.")
+@option("--limit", type=click.IntRange(1), help="With SOURCE medmnist: training images.")
+@option("-o", "--output", type=FOLDER, default="benchmark.private", show_default=True)
+@option("--methods", default="em,advt,synthetic", show_default=True)
+@option("--eps", default="8/255,16/255", show_default=True)
+@option("--cells", default="resnet18,resnet18:adversarial", show_default=True)
+@option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per arm.")
+@option("--seed", type=int, default=0, show_default=True, help="Of keys and victims.")
+@option("--epochs", type=click.IntRange(1), help="Of each victim.")
+@option("--image-size", type=click.IntRange(32, 2048), help="Side of grid and input, px.")
+@option("--adv-steps", type=click.IntRange(1), default=3, show_default=True)
+@labelling
+@running
+@talking
+def benchmark(source: Path, output: Path, **values: Any) -> int:
+    """Compare methods, eps and ways of training: on MedMNIST sets or on any labelled folder.
+
+    \b
+    medshield benchmark ./images --methods em,synthetic --eps 8/255
+    medshield benchmark medmnist --sets breastmnist,dermamnist --root ./npz
+    """
+    _set_up_logging(values["quiet"], values["verbose"], values["log_file"])
+    from medshield import benchmark as module
+    from medshield import medmnist_folder
+    from medshield.budget import parse_epsilon
+
+    sources = {source.name: source}
+    if str(source) == "medmnist" and not source.exists():
+        names = (values["sets"] or "").split(",")
+        sources = {name: output / "sets" / name for name in names}
+        for name, folder in sources.items():
+            medmnist_folder.export(name, folder, root=values["root"], limit=values["limit"])
+    tables = {
+        name: module.run(
+            module.BenchmarkConfig(
+                source=folder,
+                output=output / name,
+                methods=_chosen(values["methods"], METHOD_NAMES, "--methods"),
+                epsilons=tuple(parse_epsilon(text) for text in values["eps"].split(",")),
+                cells=tuple(values["cells"].split(",")),
+                seeds=values["seeds"],
+                epochs=values["epochs"],
+                image_size=values["image_size"],
+                adversary_steps=values["adv_steps"],
+                seed=values["seed"],
+                annotations=_annotation_options(values),
+                device=values["device"],
+                workers=values["workers"],
+            )
+        )
+        for name, folder in sources.items()
+    }
+    document = {name: table.to_json() for name, table in tables.items()}
+    text = "\n\n".join(f"{name}\n{table.to_text()}" for name, table in tables.items())
+    _print(values["as_json"], document, text)
+    return 0
+
+
+def _chosen(text: str, choices: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """A comma-separated list of known words."""
+    words = tuple(text.split(","))
+    for word in words:
+        if word not in choices:
+            raise InputError(f"{name}: {word!r} is none of {', '.join(choices)}")
+    return words
+
+
 def main() -> None:
     """Run the command line and exit with the contract's codes."""
     # Idle worker threads that spin slow a shared machine down tenfold; must be set before torch.

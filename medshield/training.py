@@ -18,6 +18,9 @@ from medshield.countermeasures import Countermeasure
 from medshield.projected_gradient import projected_gradient
 from medshield.tasks import Array, Task
 
+SMALLEST_BATCH, STEPS_AN_EPOCH = 16, 12
+"""Small sets are cut into about this many steps an epoch, so that a model still gets updates."""
+
 
 @dataclass(frozen=True)
 class AdversarialTraining:
@@ -53,7 +56,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training part.
-        batch_size: images a step.
+        batch_size: images a step at the most; small sets take smaller batches.
         learning_rate: the peak of the cycle.
         weight_decay: of AdamW.
         adversarial: the attack on every batch, or None for standard training.
@@ -61,7 +64,7 @@ class Recipe:
     """
 
     epochs: int
-    batch_size: int = 32
+    batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     adversarial: AdversarialTraining | None = None
@@ -80,9 +83,13 @@ def train(
         targets: as the task has them.
         recipe: how to train.
     """
-    steps = max(1, len(images) // recipe.batch_size)
+    batch_size = min(recipe.batch_size, max(SMALLEST_BATCH, len(images) // STEPS_AN_EPOCH))
+    steps = max(1, len(images) // batch_size)
     optimiser = torch.optim.AdamW(
-        model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        model.parameters(),
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps
@@ -92,7 +99,7 @@ def train(
         order = torch.randperm(len(images))
         total = 0.0
         for step in range(steps):
-            rows = order[step * recipe.batch_size :][: recipe.batch_size].to(images.device)
+            rows = order[step * batch_size :][:batch_size].to(images.device)
             batch, truth = flip_and_shift(images[rows], targets[rows])
             for countermeasure in recipe.countermeasures:
                 batch = countermeasure.on_train_batch(batch)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from medshield import models
 from medshield.budget import Budget
@@ -27,6 +29,7 @@ from medshield.training import AdversarialTraining, Recipe, predict, train
 LAST, BEST, CLEAN_BEST = "last epoch", "best epoch on released data", "best epoch on clean data"
 SELECTIONS = (LAST, BEST, CLEAN_BEST)
 TRIAL_VERSION = "1"
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,12 @@ class Parts:
         train, validation: as this arm releases them.
         clean_validation: the same validation examples, clean.
         test: clean, the same for every arm.
-        released_test: the test examples as the release has them, to see whether a model that
-            was trained on clean data still works on them.
     """
 
     train: Examples
     validation: Examples
     clean_validation: Examples
     test: Examples
-    released_test: Examples
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ class Trial:
         validation_scores, clean_validation_scores, test_scores: by name, of each epoch.
         train_scores: of the last epoch's model, on what it was trained on.
         predictions: on the clean test part, by selection.
-        released_predictions: of the last epoch's model, on the released test part.
     """
 
     losses: list[float]
@@ -118,7 +117,6 @@ class Trial:
     test_scores: list[dict[str, float]]
     train_scores: dict[str, float]
     predictions: dict[str, Array]
-    released_predictions: Array
 
     def curves(self) -> dict[str, Any]:
         """Everything that is drawn over epochs."""
@@ -138,6 +136,7 @@ def run(
     seed: int,
     device: torch.device,
     cache: Path,
+    keep_model: bool = False,
 ) -> Trial:
     """Train one victim, or take the result from an earlier run.
 
@@ -149,18 +148,39 @@ def run(
         seed: of weights, order and augmentation.
         device: where to train.
         cache: folder of finished trials.
+        keep_model: keep the last epoch's weights, too, for `kept_model`.
     """
-    path = cache / f"{_digest(task, cell, schedule, parts, seed)}.npz"
-    if path.is_file():
+    path = _place(task, cell, schedule, parts, seed, cache)
+    weights = path.with_suffix(WEIGHTS_SUFFIX)
+    if path.is_file() and (weights.is_file() or not keep_model):
         return _load(path)
-    trial = _train(task, cell, schedule.recipe(cell), parts, seed, device)
+    trial, model = _train(task, cell, schedule.recipe(cell), parts, seed, device)
+    make_private_folder(cache)
+    if keep_model:
+        save_file({name: t.contiguous().cpu() for name, t in model.state_dict().items()}, weights)
     _save(trial, path)
     return trial
 
 
+def kept_model(
+    task: Task, cell: Cell, schedule: Schedule, parts: Parts, seed: int, cache: Path
+) -> nn.Module:
+    """The model of a trial that was run with `keep_model`, on the CPU."""
+    path = _place(task, cell, schedule, parts, seed, cache).with_suffix(WEIGHTS_SUFFIX)
+    model = models.build(cell.victim, parts.train.images.shape[1], task.outputs)
+    model.load_state_dict(load_file(path))
+    return model
+
+
+def _place(
+    task: Task, cell: Cell, schedule: Schedule, parts: Parts, seed: int, cache: Path
+) -> Path:
+    return cache / f"{_digest(task, cell, schedule, parts, seed)}.npz"
+
+
 def _train(
     task: Task, cell: Cell, recipe: Recipe, parts: Parts, seed: int, device: torch.device
-) -> Trial:
+) -> tuple[Trial, nn.Module]:
     counter = cell.countermeasures
     train_images, train_targets = parts.train.images.to(device), parts.train.targets.to(device)
 
@@ -176,25 +196,25 @@ def _train(
         for loss in train(model, task, train_images, train_targets, recipe):
             losses.append(loss)
             validation.append(scored(parts.validation))
-            clean_validation.append(scored(parts.clean_validation))
+            same = parts.clean_validation is parts.validation
+            clean_validation.append(validation[-1] if same else scored(parts.clean_validation))
             predictions.append(predicted(parts.test))
             test.append(task.scores(predictions[-1], parts.test.targets.numpy()))
         train_scores = scored(parts.train)
-        released = predicted(parts.released_test)
     chosen = {
         LAST: len(losses) - 1,
         BEST: _best(validation, task.decision),
         CLEAN_BEST: _best(clean_validation, task.decision),
     }
-    return Trial(
+    trial = Trial(
         losses=losses,
         validation_scores=validation,
         clean_validation_scores=clean_validation,
         test_scores=test,
         train_scores=train_scores,
         predictions={name: predictions[epoch] for name, epoch in chosen.items()},
-        released_predictions=released,
     )
+    return trial, model
 
 
 def _best(scores: list[dict[str, float]], name: str) -> int:
@@ -208,27 +228,19 @@ def _digest(task: Task, cell: Cell, schedule: Schedule, parts: Parts, seed: int)
     words = [TRIAL_VERSION, torch.__version__, task.name, str(task.classes), str(seed)]
     words += [cell.name, str(schedule.recipe(cell))]
     digest.update("\0".join(words).encode())
-    for part in (
-        parts.train,
-        parts.validation,
-        parts.clean_validation,
-        parts.test,
-        parts.released_test,
-    ):
+    for part in (parts.train, parts.validation, parts.clean_validation, parts.test):
         digest.update(part.images.contiguous().numpy())
         digest.update(part.targets.contiguous().numpy())
     return digest.hexdigest()
 
 
 def _save(trial: Trial, path: Path) -> None:
-    make_private_folder(path.parent)
     facts = {"curves": trial.curves(), "train": trial.train_scores}
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
         np.savez_compressed(
             file,
             facts=np.array(json.dumps(facts)),
-            released=trial.released_predictions,
             **{f"predictions {name}": value for name, value in trial.predictions.items()},
         )
     temporary.replace(path)
@@ -245,5 +257,4 @@ def _load(path: Path) -> Trial:
             test_scores=curves["test"],
             train_scores=facts["train"],
             predictions={name: kept[f"predictions {name}"] for name in SELECTIONS},
-            released_predictions=kept["released"],
         )

@@ -33,6 +33,7 @@ from medshield.places import CONFIGURATION, Places
 from medshield.private import make_private_folder
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Array, Task
+from medshield.training import predict
 from medshield.trials import BEST, CLEAN_BEST, LAST, Cell, Parts, Schedule, Trial
 from medshield.versions import versions
 
@@ -98,7 +99,6 @@ class VerifyConfig:
         annotations: where labels are, if the private folder does not say.
         device: auto, cpu or cuda.
         workers: files read at a time.
-        output: where the report goes; None for the private folder.
         cache: finished trials; None for the private folder.
     """
 
@@ -115,8 +115,11 @@ class VerifyConfig:
     annotations: AnnotationOptions | None = None
     device: str = "auto"
     workers: int = 2
-    output: Path | None = None
     cache: Path | None = None
+
+    def victim_seed(self, number: int) -> int:
+        """The seed of the number-th training of each arm."""
+        return 1000 * self.seed + number
 
 
 @dataclass(frozen=True)
@@ -224,13 +227,14 @@ def verify(config: VerifyConfig) -> Evidence:
     _check_parts(task, clean, split)
     epsilon = Fraction(summary["epsilon"])
     arms = {
-        "clean": _parts(clean, clean, split, released),
-        "protected": _parts(released, clean, split, released),
-        "random noise": _parts(_with_noise(clean, task, epsilon, config), clean, split, released),
+        "clean": _parts(clean, clean, split),
+        "protected": _parts(released, clean, split),
+        "random noise": _parts(_with_noise(clean, task, epsilon, config), clean, split),
     }
     schedule = _schedule(config, len(split["train"]))
     declared = _declared_cells(config, task.name)
     cache = config.cache or private / "verify" / "trials"
+    device = models.pick_device(config.device)
     results = []
     total = len(declared) * len(ARMS) * config.seeds
     with progress.bar("training victims") as update:
@@ -239,10 +243,17 @@ def verify(config: VerifyConfig) -> Evidence:
             kept: dict[str, list[Trial]] = {arm: [] for arm in ARMS}
             for arm in ARMS:
                 for number in range(config.seeds):
-                    seed = 1000 * config.seed + number
-                    device = models.pick_device(config.device)
                     kept[arm].append(
-                        trials.run(task, cell, schedule, arms[arm], seed, device, cache)
+                        trials.run(
+                            task,
+                            cell,
+                            schedule,
+                            arms[arm],
+                            config.victim_seed(number),
+                            device,
+                            cache,
+                            keep_model=arm == "clean" and cell == declared[0][1],
+                        )
                     )
                     done += 1
                     update(done, total)
@@ -265,7 +276,15 @@ def verify(config: VerifyConfig) -> Evidence:
         "floor": task.constant_scores(
             clean.targets.numpy()[split["train"]], clean.targets.numpy()[split["test"]]
         ),
-        "use": _use(task, results, arms["clean"], cache, declared, schedule, config),
+        "use": _use(
+            task,
+            declared[0][1],
+            schedule,
+            arms["clean"],
+            released.rows(split["test"]),
+            cache,
+            config,
+        ),
         "fidelity": _fidelity(records),
         "seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
@@ -348,15 +367,13 @@ def _check_parts(task: Task, clean: Examples, split: dict[str, NDArray[np.int64]
             )
 
 
-def _parts(
-    arm: Examples, clean: Examples, split: dict[str, NDArray[np.int64]], released: Examples
-) -> Parts:
+def _parts(arm: Examples, clean: Examples, split: dict[str, NDArray[np.int64]]) -> Parts:
+    validation = arm.rows(split["val"])
     return Parts(
         train=arm.rows(split["train"]),
-        validation=arm.rows(split["val"]),
-        clean_validation=clean.rows(split["val"]),
+        validation=validation,
+        clean_validation=validation if arm is clean else clean.rows(split["val"]),
         test=clean.rows(split["test"]),
-        released_test=released.rows(split["test"]),
     )
 
 
@@ -510,34 +527,22 @@ def _level_verdicts(config: VerifyConfig, results: list[CellResult]) -> dict[str
 
 def _use(
     task: Task,
-    results: list[CellResult],
-    parts: Parts,
-    cache: Path,
-    declared: list[tuple[str, Cell]],
+    cell: Cell,
     schedule: Schedule,
+    parts: Parts,
+    released_test: Examples,
+    cache: Path,
     config: VerifyConfig,
 ) -> dict[str, Any]:
-    """A model trained on clean data, scored on clean and on protected test images."""
-    cell = declared[0][1]
-    targets = parts.test.targets.numpy()
-    device = models.pick_device(config.device)
-    rows = []
+    """Models trained on clean images, scored on clean and on protected test images."""
+    scores: dict[str, list[float]] = {"on_clean": [], "on_protected": []}
     for number in range(config.seeds):
-        seed = 1000 * config.seed + number
-        trial = trials.run(task, cell, schedule, parts, seed, device, cache)
-        rows.append(
-            (
-                task.scores(trial.predictions[LAST], targets)[task.decision],
-                task.scores(trial.released_predictions, targets)[task.decision],
-            )
-        )
-    clean, released = zip(*rows, strict=True)
-    return {
-        "victim": cell.name,
-        "score": task.decision,
-        "on_clean": summarise(clean),
-        "on_protected": summarise(released),
-    }
+        model = trials.kept_model(task, cell, schedule, parts, config.victim_seed(number), cache)
+        for name, part in (("on_clean", parts.test), ("on_protected", released_test)):
+            found = predict(model, task, part.images, part.targets)
+            scores[name].append(task.scores(found, part.targets.numpy())[task.decision])
+    means = {name: summarise(values) for name, values in scores.items()}
+    return {"victim": cell.name, "score": task.decision, **means}
 
 
 def _fidelity(records: Sequence[Record]) -> dict[str, Any]:

@@ -267,7 +267,7 @@ def _starts_with_element(head: bytes) -> bool:
 
 
 def _tag_number(tag: str) -> int:
-    number = tag_for_keyword(tag)
+    number = tag_for_keyword(tag) if tag else None
     digits = tag.strip("() ").replace(",", "")
     if number is None and len(digits) == 8:
         try:

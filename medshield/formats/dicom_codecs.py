@@ -42,7 +42,7 @@ _LONGEST_WORD = 16
 
 JPEG_2000_FAMILY = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2K)
 _PYDICOM_PLUGINS = {
-    RLELossless: "pylibjpeg",
+    RLELossless: "pydicom",  # the others panic or crash on damaged frames
     JPEGLSLossless: "pyjpegls",
     JPEGLSNearLossless: "pyjpegls",
     **dict.fromkeys(JPEG_2000_FAMILY, "pylibjpeg"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -33,8 +35,11 @@ from medshield.formats.dicom_elements import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# pydicom's warnings about odd values quote them, and a log must not. It reads them all the same.
+# pydicom warns of odd values and quotes them, which must not reach a log. What it can't read at
+# all it raises, and that is passed on.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 
 NATIVE = (
     ImplicitVRLittleEndian,

@@ -130,8 +130,8 @@ class PixelLayout:
         if np.array_equal(before, self.values(before).view(self.word)):
             return plain
         mask = self.word.type(self.mask)
-        kept: NDArray[Any] = before & ~mask
-        return kept | (plain & mask)
+        mixed: NDArray[Any] = (before & ~mask) | (plain & mask)
+        return mixed
 
     def unused_bits_matter(self, words: NDArray[Any]) -> bool:
         """Whether the unused bits hold more than zeros or copies of the sign."""

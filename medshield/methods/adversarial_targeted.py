@@ -20,9 +20,9 @@ from medshield.tasks import Classification
 from medshield.training import Recipe, train
 
 ATTACK_STEPS = 30
-IMAGES_SEEN = 24_000
+IMAGES_SEEN = 12_000
 """Images that the surrogate is trained on, counting repeats, within the limits below."""
-FEWEST_EPOCHS, MOST_EPOCHS = 10, 60
+FEWEST_EPOCHS, MOST_EPOCHS = 8, 40
 
 
 class AdversarialTargeted(Method):

@@ -82,13 +82,13 @@ class ErrorMinimizing(Method):
         steps = self.setting.scaled(STEPS_A_ROUND)
         names = self._surrogates()
         self.generator.train()
-        generator_step = torch.optim.AdamW(self.generator.parameters(), lr=1e-3)
+        generator_step = torch.optim.AdamW(self.generator.parameters(), lr=1e-3, fused=True)
         with seeded(self.setting.key.number("em", "training")):
             for round_number in range(ROUNDS):
                 surrogate = models.build(
                     names[round_number % len(names)], self.setting.channels, task.outputs
                 ).to(self.setting.device)
-                surrogate_step = torch.optim.AdamW(surrogate.parameters(), lr=1e-3)
+                surrogate_step = torch.optim.AdamW(surrogate.parameters(), lr=1e-3, fused=True)
                 for step in range(steps):
                     rows = torch.randint(len(images), (BATCH,)).to(images.device)
                     batch, truth = images[rows], targets[rows]

@@ -1,0 +1,186 @@
+"""`medshield benchmark`: methods x eps x training on one folder, as the paper's table has it.
+
+Protects and verifies as the other commands do. What is finished is found again, so a run that
+was interrupted, or one that asks for more, only does what is missing.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from medshield.dataset.annotations import AnnotationOptions
+from medshield.private import make_private_folder
+from medshield.protect import ProtectConfig, protect
+from medshield.tables import columns
+from medshield.trials import BEST, LAST
+from medshield.verify import CellResult, VerifyConfig, verify
+
+HEADER = ("set", "method", "eps", "cell", "arm", "score", "last", "sd", "best", "best sd", "n")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """What to compare.
+
+    Attributes:
+        source: a labelled folder.
+        output: where releases, trials and tables are kept; private.
+        methods, epsilons, cells: every combination is run.
+        seeds, epochs, image_size, adversary_steps: as for `verify`.
+        seed: of keys and victims.
+        annotations: where labels or masks are.
+        device, workers: as for `protect`.
+    """
+
+    source: Path
+    output: Path
+    methods: tuple[str, ...]
+    epsilons: tuple[Fraction, ...]
+    cells: tuple[str, ...]
+    seeds: int = 3
+    epochs: int | None = None
+    image_size: int | None = None
+    adversary_steps: int = 3
+    seed: int = 0
+    annotations: AnnotationOptions = field(default_factory=AnnotationOptions)
+    device: str = "auto"
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class BenchmarkTable:
+    """All scores, long form, and the verdict of each release under each cell.
+
+    Attributes:
+        rows: one per set, method, eps, cell, arm and score; see HEADER.
+        verdicts: (method, eps, cell, verdict, why).
+    """
+
+    rows: tuple[tuple[Any, ...], ...]
+    verdicts: tuple[tuple[str, str, str, str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The table as plain data."""
+        names = ("method", "eps", "cell", "verdict", "why")
+        return {
+            "rows": [dict(zip(HEADER, row, strict=True)) for row in self.rows],
+            "verdicts": [dict(zip(names, row, strict=True)) for row in self.verdicts],
+        }
+
+    def to_markdown(self) -> str:
+        """Last epoch (best epoch on released data) of every score; arms as rows."""
+        scores = list(dict.fromkeys(row[5] for row in self.rows))
+        table: dict[tuple[str, ...], dict[str, str]] = {}
+        for _, method, eps, cell, arm, score, last, spread, best, _, _ in self.rows:
+            value = f"{last:.3f}" + (f" ±{spread:.3f}" if spread is not None else "")
+            table.setdefault(_line(method, eps, cell, arm), {})[score] = f"{value} ({best:.3f})"
+        for method, eps, cell, verdict, why in self.verdicts:
+            leakage = why.split(", ")[0:2]
+            line = table[(cell, f"{method} {eps}")]
+            line["verdict"] = f"{verdict}: {', '.join(leakage)}"
+        header = ["cell", "images", *scores, "verdict"]
+        lines = [header, ["---"] * len(header)]
+        for key in sorted(table, key=lambda key: (key[0], _rank(key[1]))):
+            lines.append([*key, *(table[key].get(score, "") for score in header[2:])])
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+    def to_text(self) -> str:
+        """The same, aligned for a terminal."""
+        lines = [line.strip("| ").split(" | ") for line in self.to_markdown().splitlines()]
+        widest = max(len(line) for line in lines)
+        return columns([line + [""] * (widest - len(line)) for line in lines if line[0] != "---"])
+
+
+def _line(method: str, eps: str, cell: str, arm: str) -> tuple[str, str]:
+    """Clean is the same for all; noise for all of one eps."""
+    if arm == "clean":
+        return cell, "clean"
+    return cell, f"random noise {eps}" if arm == "random noise" else f"{method} {eps}"
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (0 if name == "clean" else 1 if name.startswith("random") else 2, name)
+
+
+def run(config: BenchmarkConfig) -> BenchmarkTable:
+    """Protect and verify every combination, and write table.csv, table.md and reports.
+
+    Raises:
+        InputError: the source or the output can't be used.
+    """
+    make_private_folder(config.output)
+    rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+    verdicts = []
+    for epsilon in config.epsilons:
+        for method in config.methods:
+            release = config.output / f"{method}-{str(epsilon).replace('/', '-')}"
+            if not release.exists():
+                protect(_protect_config(config, method, epsilon, release))
+            evidence = verify(_verify_config(config, release))
+            report = json.dumps(evidence.to_json(), default=str)
+            (config.output / f"{release.name}.json").write_text(report)
+            for result in evidence.cells:
+                verdicts.append(
+                    (method, str(epsilon), result.cell.name, str(result.verdict), result.why)
+                )
+                for row in _rows(config.source.name, method, str(epsilon), result):
+                    rows[row[:6]] = row
+    table = BenchmarkTable(tuple(rows.values()), tuple(verdicts))
+    with (config.output / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        writer.writerows(table.rows)
+    (config.output / "table.md").write_text(table.to_markdown() + "\n")
+    return table
+
+
+def _rows(name: str, method: str, epsilon: str, result: CellResult) -> Sequence[tuple[Any, ...]]:
+    found = []
+    for arm, selections in result.scores.items():
+        for score, last in selections[LAST].items():
+            best = selections[BEST][score]
+            found.append(
+                (name, method, epsilon, result.cell.name, arm, score)
+                + (last["mean"], last["sd"], best["mean"], best["sd"], last["n"])
+            )
+    return found
+
+
+def _protect_config(
+    config: BenchmarkConfig, method: str, epsilon: Fraction, release: Path
+) -> ProtectConfig:
+    return ProtectConfig(
+        source=config.source,
+        target=release,
+        method=method,
+        epsilon=epsilon,
+        annotations=config.annotations,
+        image_size=config.image_size,
+        seed=config.seed,
+        device=config.device,
+        workers=config.workers,
+        resume=True,
+    )
+
+
+def _verify_config(config: BenchmarkConfig, release: Path) -> VerifyConfig:
+    adversarial = any(cell.split(":")[1:2] == ["adversarial"] for cell in config.cells)
+    return VerifyConfig(
+        release=release,
+        threat="determined" if adversarial else "basic",
+        cells=config.cells,
+        seeds=config.seeds,
+        seed=config.seed,
+        epochs=config.epochs,
+        image_size=config.image_size,
+        adversary_steps=config.adversary_steps,
+        device=config.device,
+        workers=config.workers,
+        cache=config.output / "trials",
+    )

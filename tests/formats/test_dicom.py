@@ -1,0 +1,1008 @@
+"""The laws of the DICOM codec: identity, exact pixels, nothing but pixels; and what it refuses."""
+
+import io
+import subprocess
+import sys
+from fractions import Fraction
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.pixels.encoders.base import get_encoder
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+    RTDoseStorage,
+    SegmentationStorage,
+)
+
+from medshield.errors import InputError, MedshieldError, NotAnImage, RefusedFile
+from medshield.formats.base import IntensityRange
+from medshield.formats.dicom import DicomCodec, read_tag
+
+CODEC = DicomCodec()
+PATIENT = "SECRET-PATIENT-77"
+GREY, COLOUR = (1, 21, 18, 1), (1, 21, 18, 3)
+fast = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def smooth(shape, bits=12, signed=False):
+    """Values that fill most of their range, some next to each other."""
+    frames, height, width, channels = shape
+    frame, y, x, channel = np.ogrid[:frames, :height, :width, :channels]
+    values = (y * 37 + x * 11 + frame * 5 + channel * 3) % (1 << bits)
+    size = 1 if bits <= 8 else 2 if bits <= 16 else 4
+    if signed:
+        return (values - (1 << (bits - 1))).astype(f"i{size}")
+    return values.astype(f"u{size}")
+
+
+def header(values, bits=None, **elements):
+    """A data set with everything but Pixel Data, some of it unusual."""
+    frames, height, width, channels = values.shape
+    dataset = Dataset()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.SOPClassUID = CTImageStorage
+    dataset.SOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
+    dataset.Modality = "CT"
+    dataset.PatientName = "Müller^Ångström"
+    dataset.PatientID = PATIENT
+    private = dataset.private_block(0x0009, "MEDSHIELD TEST", create=True)
+    private.add_new(0x01, "UN", b"\xca\xfe\xba\xbe")
+    private.add_new(0x02, "OB", b"\xfe\xff\x00\xe0not a sequence")
+    inner = Dataset()
+    inner.ReferencedSOPInstanceUID = "1.2.3.4"
+    dataset.ReferencedImageSequence = Sequence([inner, Dataset()])
+    dataset.ReferencedImageSequence.is_undefined_length = True
+    dataset.SamplesPerPixel = channels
+    dataset.PhotometricInterpretation = "RGB" if channels == 3 else "MONOCHROME2"
+    if channels == 3:
+        dataset.PlanarConfiguration = 0
+    if frames > 1:
+        dataset.NumberOfFrames = frames
+    dataset.Rows, dataset.Columns = height, width
+    dataset.BitsAllocated = values.dtype.itemsize * 8
+    dataset.BitsStored = bits or dataset.BitsAllocated
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(values.dtype.kind == "i")
+    dataset.DataSetTrailingPadding = b"\0" * 6
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    return dataset
+
+
+def saved(path, dataset, syntax=ExplicitVRLittleEndian):
+    """Write a data set with a preamble that is not all zeros."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = syntax
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
+    meta.ImplementationClassUID = "1.2.826.0.1.3680043.8.498.2"
+    meta.PrivateInformationCreatorUID = "1.2.826.0.1.3680043.8.498.3"
+    meta.PrivateInformation = b"\x01\x02"
+    dataset.file_meta = meta
+    dataset.preamble = bytes(range(128))
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def native(path, values, syntax=ExplicitVRLittleEndian, vr=None, extra=b"", **elements):
+    dataset = header(values, **elements)
+    ordered = values.transpose(0, 3, 1, 2) if elements.get("PlanarConfiguration") else values
+    big = syntax == ExplicitVRBigEndian
+    data = ordered.astype(values.dtype.newbyteorder(">" if big else "<")).tobytes() + extra
+    data += b"\0" * (len(data) % 2)
+    vr = vr or ("OB" if values.dtype.itemsize == 1 else "OW")
+    if big and vr == "OW" and values.dtype.itemsize == 1:
+        data = np.frombuffer(data, "u2").byteswap().tobytes()
+    dataset.add_new("PixelData", vr, data)
+    return saved(path, dataset, syntax)
+
+
+def coded(path, values, syntax, encode, table=False, bits=None, **elements):
+    dataset = header(values, bits, **elements)
+    frames = [bytes(encode(frame[..., 0] if frame.shape[-1] == 1 else frame)) for frame in values]
+    dataset.PixelData = encapsulate(frames, has_bot=table)
+    dataset["PixelData"].is_undefined_length = True
+    return saved(path, dataset, syntax)
+
+
+def by_pydicom(syntax, bits, **options):
+    def encode(frame):
+        return get_encoder(syntax).encode(
+            frame,
+            rows=frame.shape[0],
+            columns=frame.shape[1],
+            samples_per_pixel=1 if frame.ndim == 2 else 3,
+            number_of_frames=1,
+            bits_allocated=frame.itemsize * 8,
+            bits_stored=bits,
+            pixel_representation=int(frame.dtype.kind == "i"),
+            photometric_interpretation="MONOCHROME2" if frame.ndim == 2 else "RGB",
+            planar_configuration=0,
+            **options,
+        )
+
+    return encode
+
+
+def j2k(**options):
+    return lambda frame: imagecodecs.jpeg2k_encode(frame, codecformat="j2k", **options)
+
+
+def jpeg_lossless(frame):
+    colours = "rgb" if frame.ndim == 3 else None
+    return imagecodecs.jpeg8_encode(
+        frame, lossless=True, predictor=1, colorspace=colours, outcolorspace=colours
+    )
+
+
+def jpeg_baseline(frame):
+    stream = io.BytesIO()
+    Image.fromarray(frame).save(stream, "JPEG", quality=90, subsampling=0)
+    return stream.getvalue()
+
+
+TWELVE = {"bits": 12}
+RCT = {"PhotometricInterpretation": "YBR_RCT"}
+LOSSLESS = {
+    "signed 12 in 16 with padding": lambda p: native(
+        p,
+        smooth(GREY, 12, signed=True),
+        **TWELVE,
+        PixelPaddingValue=-2000,
+        RescaleSlope=1,
+        RescaleIntercept=-1024,
+        WindowCenter=[40, 50],
+        WindowWidth=[400, 350],
+    ),
+    "MONOCHROME1": lambda p: native(
+        p, smooth(GREY), **TWELVE, PhotometricInterpretation="MONOCHROME1"
+    ),
+    "big endian": lambda p: native(p, smooth(GREY, 16, signed=True), ExplicitVRBigEndian),
+    "implicit": lambda p: native(p, smooth(GREY), ImplicitVRLittleEndian, **TWELVE),
+    "deflated": lambda p: native(p, smooth(GREY), DeflatedExplicitVRLittleEndian, **TWELVE),
+    "8 bit": lambda p: native(p, smooth(GREY, 8)),
+    "8 bit big endian OW": lambda p: native(p, smooth((1, 3, 5, 1), 8), ExplicitVRBigEndian, "OW"),
+    "8 bit big endian OB": lambda p: native(p, smooth((1, 3, 5, 1), 8), ExplicitVRBigEndian, "OB"),
+    "32 bit": lambda p: native(p, smooth(GREY, 24, signed=True)),
+    "odd length": lambda p: native(p, smooth((1, 3, 5, 1), 8)),
+    "bytes behind the pixels": lambda p: native(p, smooth(GREY), extra=b"abcdefgh"),
+    "colour": lambda p: native(p, smooth(COLOUR, 8)),
+    "colour by plane": lambda p: native(p, smooth(COLOUR, 8), PlanarConfiguration=1),
+    "multi-frame colour by plane": lambda p: native(
+        p, smooth((3, 5, 7, 3), 8), PlanarConfiguration=1
+    ),
+    "multi-frame": lambda p: native(p, smooth((4, 6, 5, 1))),
+    "RLE": lambda p: coded(p, smooth(GREY), RLELossless, by_pydicom(RLELossless, 16)),
+    "RLE colour": lambda p: coded(p, smooth(COLOUR, 8), RLELossless, by_pydicom(RLELossless, 8)),
+    "RLE multi-frame with offsets": lambda p: coded(
+        p, smooth((3, 6, 5, 1)), RLELossless, by_pydicom(RLELossless, 16), table=True
+    ),
+    "JPEG-LS": lambda p: coded(
+        p, smooth(GREY), JPEGLSLossless, by_pydicom(JPEGLSLossless, 12), **TWELVE
+    ),
+    "JPEG-LS signed": lambda p: coded(
+        p,
+        smooth(GREY, 16, signed=True),
+        JPEGLSLossless,
+        by_pydicom(JPEGLSLossless, 16),
+    ),
+    "JPEG-LS colour": lambda p: coded(
+        p, smooth(COLOUR, 8), JPEGLSLossless, by_pydicom(JPEGLSLossless, 8)
+    ),
+    "near-lossless JPEG-LS without loss": lambda p: coded(
+        p, smooth(GREY, 8), JPEGLSNearLossless, by_pydicom(JPEGLSLossless, 8)
+    ),
+    "JPEG 2000": lambda p: coded(
+        p, smooth(GREY), JPEG2000Lossless, j2k(reversible=True, bitspersample=12), **TWELVE
+    ),
+    "JPEG 2000 signed": lambda p: coded(
+        p, smooth((1, 40, 50, 1), 16, signed=True), JPEG2000Lossless, j2k(reversible=True)
+    ),
+    "JPEG 2000 colour": lambda p: coded(
+        p, smooth(COLOUR, 8), JPEG2000Lossless, j2k(reversible=True, mct=True), **RCT
+    ),
+    "JPEG 2000 either way, reversible": lambda p: coded(
+        p, smooth(COLOUR, 8), JPEG2000, j2k(reversible=True, mct=False)
+    ),
+    "JPEG lossless": lambda p: coded(
+        p,
+        smooth(GREY, 16, signed=True).view("u2"),
+        JPEGLosslessSV1,
+        jpeg_lossless,
+        PixelRepresentation=1,
+    ),
+    "JPEG lossless colour": lambda p: coded(p, smooth(COLOUR, 8), JPEGLosslessSV1, jpeg_lossless),
+}
+LOSSY = {
+    "JPEG": lambda p: coded(
+        p, smooth(GREY, 8), JPEGBaseline8Bit, jpeg_baseline, LossyImageCompression="01"
+    ),
+    "JPEG colour": lambda p: coded(
+        p,
+        smooth(COLOUR, 8),
+        JPEGBaseline8Bit,
+        jpeg_baseline,
+        PhotometricInterpretation="YBR_FULL_422",
+        LossyImageCompression="01",
+    ),
+    "JPEG 12 bit": lambda p: coded(
+        p,
+        smooth(GREY),
+        JPEGExtended12Bit,
+        lambda frame: imagecodecs.jpeg8_encode(frame, level=95, bitspersample=12),
+        **TWELVE,
+    ),
+    "near-lossless JPEG-LS": lambda p: coded(
+        p,
+        smooth(GREY, 8),
+        JPEGLSNearLossless,
+        by_pydicom(JPEGLSNearLossless, 8, jls_error=2),
+    ),
+    "JPEG 2000": lambda p: coded(
+        p,
+        smooth(COLOUR, 8),
+        JPEG2000,
+        j2k(level=30, reversible=False, mct=True),
+        PhotometricInterpretation="YBR_ICT",
+    ),
+}
+
+
+def full_range(image):
+    """A range with every value in it, as wide as 1000 grey levels at least."""
+    values = image.stored * image.slope + image.intercept
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    return IntensityRange(low, max(high, low + 1000), "test")
+
+
+def moved(image, steps):
+    """Every movable value up or down by `steps` stored units, through the interface."""
+    intensity = full_range(image)
+    epsilon = Fraction(steps) * abs(Fraction(image.slope)) / Fraction(intensity.width)
+    frames, height, width, _ = image.stored.shape
+    shape = (frames, image.colour_channels, height, width)
+    signs = np.random.default_rng(1).choice([-1.0, 1.0], shape)
+    return image.moved(signs * float(epsilon), intensity, epsilon)
+
+
+def written(path, image, stored):
+    notes = CODEC.write(image, stored, path, 3.0)
+    return CODEC.decode(path), notes
+
+
+def around_pixels(path):
+    """What stands before the value of Pixel Data, and what stands behind, as pydicom finds it."""
+    raw = path.read_bytes()
+    with path.open("rb") as file:
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        start = file.tell()
+    pixels = pydicom.dcmread(path).get_item("PixelData")
+    length = len(pixels.value)
+    implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    value = start + (8 if implicit or pixels.VR == "UT" else 12)
+    coded_end = 8 if dataset.file_meta.TransferSyntaxUID.is_encapsulated else 0
+    return raw[:value], raw[value + length + coded_end :]
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_unchanged_values_give_the_source_byte_for_byte(form, tmp_path):
+    source = LOSSLESS[form](tmp_path / "source")
+    image = CODEC.decode(source)
+    assert CODEC.write(image, image.stored.copy(), tmp_path / "target", 0.0) == []
+    assert (tmp_path / "target").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_values_come_back_exactly_in_the_same_syntax(form, tmp_path):
+    source = LOSSLESS[form](tmp_path / "source")
+    image = CODEC.decode(source)
+    wanted = moved(image, 3)
+    again, notes = written(tmp_path / "target", image, wanted)
+    assert notes == []
+    assert np.mean(wanted != image.stored) > 0.9
+    assert np.array_equal(again.stored, wanted)
+    assert again.stored.dtype == image.stored.dtype
+    assert np.abs(again.stored.astype(int) - image.stored.astype(int)).max() <= 3
+    assert again.details == image.details
+    assert CODEC.differences(source, tmp_path / "target") == []
+
+
+@pytest.mark.parametrize("form", [form for form in LOSSLESS if form != "deflated"])
+def test_every_byte_around_the_pixels_stays(form, tmp_path):
+    source = LOSSLESS[form](tmp_path / "source")
+    image = CODEC.decode(source)
+    written(tmp_path / "target", image, moved(image, 3))
+    assert around_pixels(source) == around_pixels(tmp_path / "target")
+
+
+@pytest.mark.parametrize("form", LOSSLESS)
+def test_pydicom_reads_the_values_that_the_codec_reads(form, tmp_path):
+    source = LOSSLESS[form](tmp_path / "source")
+    image = CODEC.decode(source)
+    written(tmp_path / "target", image, moved(image, 3))
+    for path in (source, tmp_path / "target"):
+        read = CODEC.decode(path).stored
+        assert np.array_equal(pydicom.dcmread(path).pixel_array.reshape(read.shape), read)
+
+
+def test_deflated_data_set_stays_but_for_the_pixels(tmp_path):
+    source = LOSSLESS["deflated"](tmp_path / "source")
+    image = CODEC.decode(source)
+    written(tmp_path / "target", image, moved(image, 3))
+    assert len((tmp_path / "target").read_bytes()) % 2 == 0
+    before, after = (pydicom.dcmread(path) for path in (source, tmp_path / "target"))
+    assert before.file_meta == after.file_meta
+    del before.PixelData, after.PixelData
+    assert before == after
+
+
+@pytest.mark.parametrize("form", LOSSY)
+def test_lossy_becomes_native_and_says_so(form, tmp_path):
+    source = LOSSY[form](tmp_path / "source")
+    image = CODEC.decode(source)
+    wanted = moved(image, 3)
+    again, notes = written(tmp_path / "target", image, wanted)
+    assert np.array_equal(again.stored, wanted)
+    assert again.details["transfer syntax"] == "Explicit VR Little Endian"
+    assert CODEC.differences(source, tmp_path / "target") == []
+
+    before, after = pydicom.dcmread(source), pydicom.dcmread(tmp_path / "target")
+    assert after.LossyImageCompression == "01"
+    assert np.array_equal(after.pixel_array.reshape(wanted.shape), wanted)
+    changed = {
+        element.tag
+        for dataset, other in ((before, after), (before.file_meta, after.file_meta))
+        for element in (*dataset, *other)
+        if dataset.get(element.tag) != other.get(element.tag)
+    } - {0x7FE00010}
+    assert {str(tag).replace(", ", ",").upper() for tag in changed} == {n[:11] for n in notes}
+    assert changed <= {0x00020000, 0x00020010, 0x00280004, 0x00280006, 0x00282110}
+    length = after.file_meta.FileMetaInformationGroupLength
+    assert (tmp_path / "target").read_bytes()[144 + length :][:2] == b"\x08\x00"
+
+
+def test_lossy_colours_are_those_that_pydicom_shows(tmp_path):
+    source = LOSSY["JPEG colour"](tmp_path / "source")
+    shown = pydicom.pixels.pixel_array(source)
+    assert np.array_equal(CODEC.decode(source).stored[0], shown)
+
+
+def test_unchanged_lossy_file_stays_as_it_is(tmp_path):
+    source = LOSSY["JPEG"](tmp_path / "source")
+    image = CODEC.decode(source)
+    assert CODEC.write(image, image.stored, tmp_path / "target", 0.0) == []
+    assert (tmp_path / "target").read_bytes() == source.read_bytes()
+
+
+def test_group_lengths_count_the_new_bytes(tmp_path):
+    values = smooth(GREY, 8)
+    dataset = header(values, PhotometricInterpretation="MONOCHROME2")
+    dataset.PixelData = encapsulate([jpeg_baseline(values[0, ..., 0])])
+    dataset["PixelData"].is_undefined_length = True
+    source = saved(tmp_path / "source", dataset, JPEGBaseline8Bit)
+    raw = source.read_bytes()
+    for group in (0x0028, 0x7FE0):  # pydicom does not write them
+        tag = group.to_bytes(2, "little")
+        rows = raw.index(tag + (b"\x02\0US" if group == 0x0028 else b"\x10\0OB"))
+        end = raw.index(b"\xe0\x7f\x10\0OB") if group == 0x0028 else raw.index(b"\xfc\xff\xfc\xff")
+        count = (end - rows).to_bytes(4, "little")
+        raw = raw[:rows] + tag + b"\0\0UL\x04\0" + count + raw[rows:]
+    source.write_bytes(raw)
+    image = CODEC.decode(source)
+    _, notes = written(tmp_path / "target", image, moved(image, 3))
+    assert [note[:11] for note in notes] == [
+        "(0002,0000)", "(0002,0010)", "(0028,0000)", "(0028,2110)", "(7FE0,0000)",
+    ]  # fmt: skip
+    assert CODEC.differences(source, tmp_path / "target") == []
+    raw = (tmp_path / "target").read_bytes()
+    start = raw.index(b"\x28\0\0\0UL\x04\0")
+    end = raw.index(b"\xe0\x7f\0\0UL\x04\0")
+    assert int.from_bytes(raw[start + 8 : start + 12], "little") == end - start - 12
+    stop = raw.index(b"\xfc\xff\xfc\xff")
+    assert int.from_bytes(raw[end + 8 : end + 12], "little") == stop - end - 12
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_offset_table_stays_of_its_kind(table, tmp_path):
+    values = smooth((3, 20, 30, 1))
+    source = coded(
+        tmp_path / "source", values, RLELossless, by_pydicom(RLELossless, 16), table=table
+    )
+    image = CODEC.decode(source)
+    written(tmp_path / "target", image, moved(image, 3))
+    data = pydicom.dcmread(tmp_path / "target").PixelData
+    offsets = np.frombuffer(data[8 : 8 + int.from_bytes(data[4:8], "little")], "<u4")
+    assert len(offsets) == (3 if table else 0)
+    for offset in offsets:
+        assert data[8 + 4 * len(offsets) + offset :][:4] == b"\xfe\xff\x00\xe0"
+    assert len(list(generate_frames(data, number_of_frames=3))) == 3
+
+
+@given(
+    bits=st.tuples(st.sampled_from([8, 16, 32]), st.integers(2, 32)).filter(lambda b: b[1] <= b[0]),
+    signed=st.booleans(),
+    shape=st.tuples(*[st.integers(1, 4)] * 3, st.sampled_from([1, 3])),
+    plane=st.booleans(),
+    big=st.booleans(),
+    data=st.data(),
+)
+@fast
+def test_native_words_of_any_layout(tmp_path, bits, signed, shape, plane, big, data):
+    """Any bits in any word: the values are those of pydicom, and the unused bits stay."""
+    allocated, stored = bits
+    words = np.frombuffer(
+        data.draw(st.binary(min_size=(n := int(np.prod(shape)) * allocated // 8), max_size=n)),
+        f"u{allocated // 8}",
+    ).reshape(shape)
+    source = native(
+        tmp_path / "source",
+        words,
+        ExplicitVRBigEndian if big else ExplicitVRLittleEndian,
+        bits=stored,
+        PixelRepresentation=int(signed),
+        **({"PlanarConfiguration": int(plane)} if shape[-1] == 3 else {}),
+    )
+    image = CODEC.decode(source)
+    expected = pydicom.pixels.pixel_array(source, raw=True).reshape(shape)
+    assert np.array_equal(image.stored, expected)
+    again, _ = written(tmp_path / "target", image, wanted := moved(image, 1))
+    assert np.array_equal(again.stored, wanted)
+    assert CODEC.differences(source, tmp_path / "target") == []
+    (tmp_path / "target").unlink()
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_overlay_in_unused_bits_stays(syntax, tmp_path):
+    overlay = np.zeros(GREY, "u2")
+    overlay[0, 5:9, 3:12] = 0x8000
+    words = smooth(GREY) | overlay
+    if syntax == RLELossless:
+        encode = by_pydicom(RLELossless, 16)
+        source = coded(tmp_path / "source", words, syntax, encode, **TWELVE)
+    else:
+        source = native(tmp_path / "source", words, **TWELVE)
+    image = CODEC.decode(source)
+    assert np.array_equal(image.stored, smooth(GREY))
+    again, _ = written(tmp_path / "target", image, wanted := moved(image, 3))
+    assert np.array_equal(again.stored, wanted)
+    dataset = pydicom.dcmread(tmp_path / "target")
+    dataset.BitsStored, dataset.HighBit = 16, 15  # so that pydicom does not clear them
+    assert np.array_equal(dataset.pixel_array.reshape(GREY) & 0xF000, overlay)
+
+
+def test_sign_stays_extended_into_unused_bits(tmp_path):
+    values = np.resize(np.array([-1, 0, 1], "i2"), GREY)
+    source = native(tmp_path / "source", values, **TWELVE)
+    image = CODEC.decode(source)
+    written(tmp_path / "target", image, wanted := moved(image, 3))
+    data = np.frombuffer(pydicom.dcmread(tmp_path / "target").PixelData, "<i2").reshape(GREY)
+    assert np.array_equal(data, wanted)
+
+
+def test_padding_stays_and_is_never_made(tmp_path):
+    values = np.resize(np.arange(-5, 6, dtype="i2"), GREY)
+    source = native(tmp_path / "source", values, PixelPaddingValue=0, PixelPaddingRangeLimit=2)
+    image = CODEC.decode(source)
+    assert np.array_equal(image.frozen, (values >= 0) & (values <= 2))
+    wanted = moved(image, 2)
+    assert np.array_equal(wanted[image.frozen], values[image.frozen])
+    assert ((wanted >= 0) & (wanted <= 2) & ~image.frozen).any()
+    again, _ = written(tmp_path / "target", image, wanted)
+    padding = (again.stored >= 0) & (again.stored <= 2)
+    assert np.array_equal(padding, image.frozen)
+    assert np.abs(again.stored - values).max() == 2
+
+
+def test_padding_written_as_an_unsigned_number(tmp_path):
+    source = native(tmp_path / "source", smooth(GREY, 16, signed=True), PixelPaddingValue=-2000)
+    raw = source.read_bytes().replace(b"\x28\0\x20\x01SS", b"\x28\0\x20\x01US")
+    source.write_bytes(raw)
+    image = CODEC.decode(source)
+    assert np.array_equal(image.frozen, image.stored == -2000)
+
+
+def test_smallest_and_largest_hold_where_they_are_true(tmp_path):
+    values = smooth(GREY)
+    limits = {"SmallestImagePixelValue": 0, "LargestImagePixelValue": int(values.max()) + 1}
+    image = CODEC.decode(native(tmp_path / "a", values, **TWELVE, **limits))
+    assert (image.lowest, image.highest) == (0, values.max() + 1)
+    limits["LargestImagePixelValue"] = 10
+    image = CODEC.decode(native(tmp_path / "b", values, **TWELVE, **limits))
+    assert (image.lowest, image.highest) == (0, 4095)
+
+
+@pytest.mark.parametrize("keyword", ["FloatPixelData", "DoubleFloatPixelData"])
+def test_float_pixels(keyword, tmp_path):
+    kind = "f4" if keyword == "FloatPixelData" else "f8"
+    values = np.linspace(-3, 5, 30).astype(kind).reshape(1, 5, 6, 1)
+    values[0, 0, 0], values[0, 1, 1] = np.nan, -3
+    dataset = header(values)
+    for unwanted in ("BitsStored", "HighBit", "PixelRepresentation"):
+        del dataset[unwanted]
+    setattr(dataset, keyword, values.tobytes())
+    setattr(dataset, keyword.replace("Data", "PaddingValue"), -3.0)
+    source = saved(tmp_path / "source", dataset)
+    image = CODEC.decode(source)
+    assert np.array_equal(image.stored, values, equal_nan=True)
+    assert np.array_equal(image.frozen, np.isnan(values) | (values == -3))
+    wanted = moved(image, 1)
+    again, _ = written(tmp_path / "target", image, wanted)
+    assert np.array_equal(again.stored, wanted, equal_nan=True)
+    assert not np.array_equal(wanted, values, equal_nan=True)
+    assert CODEC.differences(source, tmp_path / "target") == []
+
+
+def test_what_the_header_says_of_the_values(tmp_path):
+    image = CODEC.decode(LOSSLESS["signed 12 in 16 with padding"](tmp_path / "ct"))
+    assert image.kind == "DICOM CT"
+    assert (image.slope, image.intercept) == (1.0, -1024.0)
+    assert image.declared == ((-160.0, 240.0), (-125.0, 225.0))
+    assert (image.lowest, image.highest) == (-2048, 2047)
+    assert image.patient == PATIENT
+    assert PATIENT not in repr(image)
+    assert not image.inverted
+    assert image.details == {
+        "transfer syntax": "Explicit VR Little Endian",
+        "photometric interpretation": "MONOCHROME2",
+        "bits stored": "12",
+    }
+    assert CODEC.decode(LOSSLESS["MONOCHROME1"](tmp_path / "inverted")).inverted
+    colour = CODEC.decode(LOSSLESS["colour"](tmp_path / "colour"))
+    assert (colour.kind, colour.declared) == ("DICOM CT colour", ((0.0, 255.0),))
+    plain = CODEC.decode(native(tmp_path / "plain", smooth(GREY, 8), Modality="Dr. Who"))
+    assert (plain.kind, plain.declared) == ("DICOM", ((0.0, 255.0),))
+    deep = CODEC.decode(native(tmp_path / "deep", smooth(GREY), **TWELVE))
+    assert deep.declared == ()
+
+
+def functional(**groups):
+    item = Dataset()
+    for name, elements in groups.items():
+        inner = Dataset()
+        for keyword, value in elements.items():
+            setattr(inner, keyword, value)
+        setattr(item, name, Sequence([inner]))
+    return item
+
+
+def enhanced(path, *per_frame):
+    shared = functional(FrameVOILUTSequence={"WindowCenter": 40, "WindowWidth": 400})
+    return native(
+        path,
+        smooth((2, 6, 5, 1)),
+        **TWELVE,
+        SharedFunctionalGroupsSequence=Sequence([shared]),
+        PerFrameFunctionalGroupsSequence=Sequence(per_frame),
+    )
+
+
+def test_functional_groups(tmp_path):
+    scale = {"RescaleSlope": 2, "RescaleIntercept": -5}
+    window = {"WindowCenter": 0, "WindowWidth": 10}
+    frame = functional(PixelValueTransformationSequence=scale, FrameVOILUTSequence=window)
+    image = CODEC.decode(enhanced(tmp_path / "same", frame, frame))
+    assert (image.slope, image.intercept) == (2.0, -5.0)
+    assert image.declared == ((-160.0, 240.0), (-5.0, 5.0))
+    other = functional(PixelValueTransformationSequence=scale | {"RescaleSlope": 3})
+    with pytest.raises(RefusedFile, match="different Rescale Slopes"):
+        CODEC.decode(enhanced(tmp_path / "different", frame, other))
+
+
+def icon():
+    item = header(smooth((1, 4, 4, 1), 8))
+    item.PixelData = b"\0" * 16
+    return Sequence([item])
+
+
+def hidden_deeper():
+    item = Dataset()
+    item.IconImageSequence = icon()
+    return Sequence([item])
+
+
+SIGNATURE = Sequence([Dataset()])
+REFUSED = {
+    "its photometric interpretation is PALETTE COLOR": {
+        "PhotometricInterpretation": "PALETTE COLOR"
+    },
+    "missing or unknown": {"PhotometricInterpretation": "SOME SECRET"},
+    "Rescale Slope is 0": {"RescaleSlope": 0, "RescaleIntercept": 1},
+    "Modality LUT Sequence": {"ModalityLUTSequence": SIGNATURE},
+    r"\(0088,0200\) Icon Image Sequence holds": {"IconImageSequence": icon()},
+    r"\(0008,1115\) Referenced Series Sequence holds": {
+        "ReferencedSeriesSequence": hidden_deeper()
+    },
+    "signs its pixels": {"DigitalSignaturesSequence": SIGNATURE},
+    r"\(4FFE,0001\) MAC Parameters Sequence signs": {"MACParametersSequence": SIGNATURE},
+    "only samples in a word's lowest bits": {"BitsStored": 12, "HighBit": 15},
+    "1 bits are allocated": {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0},
+    "the header says": {"Rows": 22},
+    "its pixels have": {"Rows": 10},
+    "Rows is missing": {"Rows": None},
+    "its rows, columns or frames are 0": {"Columns": 0},
+    "samples a pixel": {"SamplesPerPixel": 3},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_refused_by_name(reason, tmp_path):
+    source = native(tmp_path / "source", smooth(GREY), **REFUSED[reason])
+    with pytest.raises(RefusedFile, match=reason) as refusal:
+        CODEC.decode(source)
+    assert "SECRET" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_more_that_is_refused_by_name(tmp_path):
+    source = native(tmp_path / "source", smooth(GREY))
+    raw = source.read_bytes()
+    rle = LOSSLESS["RLE"](tmp_path / "rle").read_bytes()
+    deflated = LOSSLESS["deflated"](tmp_path / "deflated").read_bytes()
+    colour = native(tmp_path / "ybr", smooth(COLOUR, 8), PhotometricInterpretation="YBR_FULL")
+    offsets = header(smooth(GREY), ExtendedOffsetTable=b"\0" * 8)
+    offsets.PixelData = encapsulate([by_pydicom(RLELossless, 16)(smooth(GREY)[0, ..., 0])])
+    offsets["PixelData"].is_undefined_length = True
+    unused = smooth(GREY) | np.uint16(0x8000)
+    explicit, video = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.102\0"
+    cases = {
+        "no preamble": raw[132:],
+        "no .*Transfer Syntax UID": raw[:132] + raw[raw.index(b"\x08\0\x05\0CS") :],
+        "truncated": raw[:-300],
+        "it is truncated": raw[: raw.index(b"\x28\0\x10\0US") + 5],
+        "deflated data set is truncated": deflated[:-50],
+        "deflated data set is damaged": deflated[:450] + bytes(40) + deflated[490:],
+        "transfer syntax .*MPEG-4.* is not supported": rle.replace(
+            b"1.2.840.10008.1.2.5\0".ljust(20, b"\0"), video[:20]
+        ).replace(b"UI\x14\0" + video[:20], b"UI\x18\0" + video),
+        "its pixels are coded": rle.replace(b"1.2.840.10008.1.2.5\0", explicit),
+        "TIFF": b"II*\0\x90\x01\0\0" + raw[8:],
+        "no value representation": raw.replace(b"\x28\0\x10\0US", b"\x28\0\x10\0\0\0"),
+        "YBR_FULL": colour.read_bytes(),
+        "Extended Offset Table": saved(tmp_path / "eot", offsets, RLELossless).read_bytes(),
+        "unused bits": coded(
+            tmp_path / "unused", unused, JPEGLSLossless, by_pydicom(JPEGLSLossless, 16), **TWELVE
+        ).read_bytes(),
+        "no encoder of RLE Lossless takes": coded(
+            tmp_path / "32", smooth(GREY, 24), RLELossless, lambda frame: bytes(64)
+        ).read_bytes(),
+        r"can't be decoded \(ValueError\)": native(
+            tmp_path / "slope", smooth(GREY), RescaleSlope="1.5"
+        )
+        .read_bytes()
+        .replace(b"DS\4\x001.5 ", b"DS\4\0oops"),
+        "HTJ2K encoder writes samples of 16 bits": coded(
+            tmp_path / "ht",
+            smooth(GREY),
+            HTJ2KLossless,
+            lambda frame: imagecodecs.htj2k_encode(frame, reversible=True),
+            **TWELVE,
+        ).read_bytes(),
+        "coded frames": LOSSLESS["JPEG lossless"](tmp_path / "jpeg")
+        .read_bytes()
+        .replace(b"\x28\0\x10\0US\x02\0\x15\0", b"\x28\0\x10\0US\x02\0\x14\0"),
+    }
+    for reason, data in cases.items():
+        source.write_bytes(data)
+        with pytest.raises(RefusedFile, match=reason):
+            CODEC.decode(source)
+
+
+def test_damaged_files_are_refused_and_nothing_else_happens(tmp_path):
+    """Any byte may be wrong and a file may end anywhere."""
+    rng = np.random.default_rng(5)
+    target = tmp_path / "damaged"
+    for form in ("signed 12 in 16 with padding", "implicit", "RLE", "JPEG-LS", "deflated"):
+        raw = LOSSLESS[form](tmp_path / "source").read_bytes()
+        for _ in range(40):
+            data = bytearray(raw)
+            data[rng.integers(132, len(raw))] = rng.integers(256)
+            target.write_bytes(data if rng.random() < 0.5 else raw[: rng.integers(len(raw))])
+            try:
+                CODEC.decode(target)
+            except MedshieldError:
+                continue
+
+
+def test_nothing_of_the_header_is_said_aloud(tmp_path):
+    """In a process of its own, as it is what reaches a terminal that counts."""
+    source = native(tmp_path / "source", smooth(GREY), PatientID="x" * 100 + PATIENT)
+    raw = source.read_bytes().replace(b"ISO_IR 192", b"SECRET_192")
+    source.write_bytes(raw.replace(b"LO\x10", b"DA\x10"))
+    code = (
+        "import sys; from pathlib import Path; from medshield.formats.dicom import *\n"
+        "DicomCodec().decode(Path(sys.argv[1])); read_tag(Path(sys.argv[1]), 'PatientID')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, source], capture_output=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_encoder_that_lies_is_found_out(tmp_path, monkeypatch):
+    image = CODEC.decode(LOSSLESS["JPEG 2000"](tmp_path / "source"))
+    real = imagecodecs.jpeg2k_encode
+    monkeypatch.setattr(imagecodecs, "jpeg2k_encode", lambda a, **kw: real(a ^ 1, **kw))
+    with pytest.raises(RefusedFile, match="does not give its values back"):
+        CODEC.write(image, moved(image, 3), tmp_path / "target", 3.0)
+    monkeypatch.setattr(imagecodecs, "jpeg2k_encode", None)
+    with pytest.raises(RefusedFile, match=r"encoder of JPEG 2000 .* failed"):
+        CODEC.write(image, moved(image, 3), tmp_path / "target", 3.0)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("uid", [SegmentationStorage, RTDoseStorage])
+def test_masks_and_doses_are_no_images(uid, tmp_path):
+    with pytest.raises(NotAnImage):
+        CODEC.decode(native(tmp_path / "source", smooth(GREY), SOPClassUID=uid))
+
+
+def test_no_pixel_data_is_no_image(tmp_path):
+    dataset = header(smooth(GREY), SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.88.11"))
+    with pytest.raises(NotAnImage, match=r"no pixel data \(Basic Text SR"):
+        CODEC.decode(saved(tmp_path / "report", dataset))
+    dataset.IconImageSequence = icon()
+    with pytest.raises(RefusedFile, match="Icon Image Sequence"):
+        CODEC.decode(saved(tmp_path / "report with a picture", dataset))
+
+
+def test_htj2k_of_whole_bytes(tmp_path):
+    values = smooth((1, 40, 50, 1), 8)
+    source = coded(
+        tmp_path / "source",
+        values,
+        HTJ2KLossless,
+        lambda frame: imagecodecs.htj2k_encode(frame, reversible=True),
+    )
+    image = CODEC.decode(source)
+    again, _ = written(tmp_path / "target", image, wanted := moved(image, 3))
+    assert np.array_equal(again.stored, wanted)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_differences_are_found(syntax, tmp_path):
+    values = smooth(GREY)
+    source = native(tmp_path / "source", values, syntax, **TWELVE)
+    raw = source.read_bytes()
+    target = tmp_path / "target"
+
+    def differences(data):
+        target.write_bytes(data)
+        return CODEC.differences(source, target)
+
+    assert differences(raw) == []
+    assert differences(b"\1" + raw[1:]) == ["byte 0: differs in the preamble"]
+    name = raw.replace(PATIENT.encode(), b"SOMEONE-ELSE-0077")
+    assert differences(name) == ["(0010,0020) Patient ID: differs"]
+    deep = raw.replace(b"1.2.3.4\0", b"1.2.3.5\0")
+    assert differences(deep) == ["(0008,1140) Referenced Image Sequence: differs"]
+    assert differences(raw[:-1] + b"\1") == ["(FFFC,FFFC) Data Set Trailing Padding: differs"]
+    assert differences(raw.replace(b"\xca\xfe\xba\xbe", b"\xca\xfe\xba\xbf")) == [
+        "(0009,1001): differs"
+    ]
+    assert differences(raw[:-40])[0].startswith("the released file can't be read")
+    overlaid = native(tmp_path / "overlaid", values | np.uint16(0x1000), syntax, **TWELVE)
+    assert differences(overlaid.read_bytes()) == [
+        "(7FE0,0010) Pixel Data: bits above Bits Stored differ"
+    ]
+    more = native(tmp_path / "more", values, syntax, **TWELVE, ImageComments="new")
+    assert differences(more.read_bytes()) == ["(0020,4000) Image Comments: added"]
+    assert CODEC.differences(more, source) == ["(0020,4000) Image Comments: missing"]
+    longer = native(tmp_path / "longer", values, syntax, extra=b"ab", **TWELVE)
+    assert differences(longer.read_bytes()) == ["(7FE0,0010) Pixel Data: its length differs"]
+
+
+def test_lossless_file_may_not_change_its_syntax(tmp_path):
+    """Only where decoding was lossy may the elements that say so differ."""
+    values = smooth(GREY)
+    source = LOSSLESS["RLE"](tmp_path / "source")
+    target = native(tmp_path / "target", values, LossyImageCompression="01")
+    assert CODEC.differences(source, target) == [
+        "(0002,0010) Transfer Syntax UID: differs",
+        "(0028,2110) Lossy Image Compression: added",
+    ]
+    lossy = LOSSY["JPEG"](tmp_path / "lossy")
+    target = native(
+        tmp_path / "odd", smooth(GREY, 8), LossyImageCompression="00", PatientID="other"
+    )
+    assert CODEC.differences(lossy, target) == [
+        "(0010,0020) Patient ID: differs",
+        "(0028,2110) Lossy Image Compression: differs",
+    ]
+
+
+def test_recognises(tmp_path):
+    source = native(tmp_path / "source", smooth(GREY))
+    raw = source.read_bytes()
+    assert CODEC.recognises(raw[:512], source)
+    start = raw.index(b"\x08\0\x05\0CS")
+    assert CODEC.recognises(raw[132:644], source)
+    assert CODEC.recognises(raw[start : start + 512], source)
+    implicit = native(tmp_path / "implicit", smooth(GREY), ImplicitVRLittleEndian).read_bytes()
+    start = implicit.index(b"\x08\0\x05\0\x0a\0\0\0")
+    assert CODEC.recognises(implicit[start : start + 512], source)
+    for other in (b"", b"\x89PNG\r\n\x1a\n" + bytes(500), bytes(512), b"\x08\0\x03\x93XX" * 50):
+        assert not CODEC.recognises(other, source)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("0008,0060", "CT"),
+        ("(0010,0020)", PATIENT),
+        ("00080008", "ORIGINAL\\PRIMARY\\AXIAL"),
+        ("Modality", "CT"),
+        ("0002,0010", "1.2.840.10008.1.2.1"),
+        ("PatientName", "Müller^Ångström"),
+        ("Rows", "21"),
+        ("BodyPartExamined", None),
+        ("ReferencedImageSequence", None),
+    ],
+)
+def test_read_tag(tag, value, tmp_path):
+    source = LOSSLESS["signed 12 in 16 with padding"](tmp_path / "source")
+    assert read_tag(source, tag) == value
+
+
+@pytest.mark.parametrize("tag", ["Modalität", "0008", "0008,006G", "", "0008,0060,1"])
+def test_malformed_tag_is_a_usage_mistake(tag, tmp_path):
+    with pytest.raises(InputError, match="GGGG,EEEE"):
+        read_tag(native(tmp_path / "source", smooth(GREY)), tag)
+
+
+def test_tag_of_another_file_is_none(tmp_path):
+    (tmp_path / "text").write_text("no DICOM file")
+    assert read_tag(tmp_path / "text", "Modality") is None
+
+
+# Real files: what is refused among them, and why.
+REFUSED_IN_PUBLIC = {
+    "US-YBR_FULL_422-EVRLE.dcm": "YBR_FULL_422",
+    "no-pixel-spacing.dcm": "PALETTE COLOR",
+    "ExplVR_BigEndNoMeta.dcm": "no preamble",
+    "ExplVR_LitEndNoMeta.dcm": "no preamble",
+    "JPEG2000-embedded-sequence-delimiter.dcm": "can't be decoded",
+    "MR_truncated.dcm": "truncated",
+    "SC_rgb_jpeg.dcm": "no value representation",
+    "SC_rgb_rle_32bit.dcm": "32 bits",
+    "SC_rgb_rle_32bit_2frame.dcm": "32 bits",
+    "SC_ybr_full_422_uncompressed.dcm": "YBR_FULL_422",
+    "DICOMDIR-nooffset": "truncated",
+    "examples_overlay.dcm": "Icon Image Sequence",
+    "examples_palette.dcm": "PALETTE COLOR",
+    "image_dfl.dcm": "8 bytes",
+    "meta_missing_tsyntax.dcm": "Transfer Syntax UID",
+    "nested_priv_SQ.dcm": "photometric interpretation",
+    "rtplan_truncated.dcm": "truncated",
+    "rtstruct.dcm": "no preamble",
+}
+
+
+def public_files(real_data):
+    """The public files that the codec recognises; of the hundred alike, one."""
+    for path in sorted((real_data / "dicom-odd").rglob("*")):
+        alike = "TINY_ALPHA" in path.parts and path.name not in ("DICOMDIR", "IM000000")
+        if path.is_file() and not alike and CODEC.recognises(path.read_bytes()[:512], path):
+            yield path
+
+
+def public_images(real_data):
+    for path in public_files(real_data):
+        try:
+            yield path, CODEC.decode(path)
+        except (NotAnImage, RefusedFile):
+            continue
+
+
+@pytest.mark.real_data
+def test_public_files_are_exact_or_refused_by_name(real_data, tmp_path):
+    refused, exact = {}, 0
+    for path in public_files(real_data):
+        target = tmp_path / "target"
+        target.unlink(missing_ok=True)
+        try:
+            image = CODEC.decode(path)
+            CODEC.write(image, image.stored, target, 0.0)
+            assert target.read_bytes() == path.read_bytes(), path
+            again, _ = written(target, image, wanted := moved(image, 3))
+        except NotAnImage:
+            continue
+        except RefusedFile as reason:
+            refused[path.name] = str(reason)
+            continue
+        if padding := image.container.padding:
+            wanted = np.where(padding.covers(wanted), image.stored, wanted)
+        assert np.array_equal(again.stored, wanted), path
+        assert CODEC.differences(path, target) == [], path
+        exact += 1
+    for name, reason in refused.items():
+        sys.stdout.write(f"{name}: {reason}\n")
+    assert refused.keys() == REFUSED_IN_PUBLIC.keys()
+    assert all(REFUSED_IN_PUBLIC[name] in reason for name, reason in refused.items())
+    assert exact == 111
+
+
+def said_by(program, path, *options):
+    """The lines that a program says of a file, less the file's own name."""
+    done = subprocess.run([program, *options, path], capture_output=True, timeout=60, check=False)
+    lines = (done.stdout + done.stderr).replace(bytes(path), b"FILE").splitlines()
+    return [line.decode("latin-1").strip() for line in lines]
+
+
+def dumped(program, path, notes):
+    """dcmdump's lines, less those of Pixel Data, of comments and of the elements in `notes`."""
+    skipped = ("(7fe0,00", "(fffe,e0", "#", *(note[:11].lower() for note in notes))
+    lines = said_by(program, path, "-q", "+L")
+    return [line for line in lines if line and not line.startswith(skipped)]
+
+
+@pytest.mark.real_data
+@pytest.mark.external
+def test_dcmdump_and_dciodvfy_see_the_same_file(real_data, program, tmp_path):
+    dcmdump, dciodvfy = program("dcmdump"), program("dciodvfy")
+    target = tmp_path / "target"
+    seen = set()
+    for path, image in public_images(real_data):
+        form = (path.parts[-2], image.details["transfer syntax"], image.stored.shape[-1])
+        if form in seen:
+            continue  # the programs take their time; one of each kind will do
+        seen.add(form)
+        target.unlink(missing_ok=True)
+        notes = CODEC.write(image, moved(image, 3), target, 3.0)
+        assert dumped(dcmdump, path, notes) == dumped(dcmdump, target, notes), path
+        if image.details["transfer syntax"].startswith("Deflated"):
+            continue  # dciodvfy does not inflate
+        known = said_by(dciodvfy, path)
+        assert [line for line in said_by(dciodvfy, target) if line not in known] == [], path
+
+
+@pytest.mark.external
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("JPEG lossless", "dcmdjpeg"),
+        ("JPEG lossless colour", "dcmdjpeg"),
+        ("JPEG-LS", "dcmdjpls"),
+        ("JPEG-LS signed", "dcmdjpls"),
+        ("JPEG-LS colour", "dcmdjpls"),
+        ("near-lossless JPEG-LS without loss", "dcmdjpls"),
+        ("RLE", "dcmdrle"),
+        ("RLE colour", "dcmdrle"),
+        ("RLE multi-frame with offsets", "dcmdrle"),
+        ("JPEG 2000", "gdcmconv"),
+        ("JPEG 2000 signed", "gdcmconv"),
+        ("JPEG 2000 colour", "gdcmconv"),
+    ],
+)
+def test_other_decoders_read_the_coded_values(form, name, program, tmp_path):
+    decoder = [program(name), *(["--raw"] if name == "gdcmconv" else [])]
+    image = CODEC.decode(LOSSLESS[form](tmp_path / "source"))
+    written(tmp_path / "target", image, wanted := moved(image, 3))
+    subprocess.run([*decoder, tmp_path / "target", tmp_path / "plain"], check=True, timeout=60)
+    plain = pydicom.dcmread(tmp_path / "plain").pixel_array
+    assert np.array_equal(plain.reshape(wanted.shape), wanted)
