@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from medshield.dataset.annotations import AnnotationOptions
+from medshield.evidence import CellResult
 from medshield.private import make_private_folder
 from medshield.protect import ProtectConfig, protect
 from medshield.tables import columns
 from medshield.trials import BEST, LAST
-from medshield.verify import CellResult, VerifyConfig, verify
+from medshield.verify import VerifyConfig, verify
 
 HEADER = ("set", "method", "eps", "cell", "arm", "score", "last", "sd", "best", "best sd", "n")
 
@@ -81,13 +81,11 @@ class BenchmarkTable:
             value = f"{last:.3f}" + (f" ±{spread:.3f}" if spread is not None else "")
             table.setdefault(_line(method, eps, cell, arm), {})[score] = f"{value} ({best:.3f})"
         for method, eps, cell, verdict, why in self.verdicts:
-            leakage = why.split(", ")[0:2]
-            line = table[(cell, f"{method} {eps}")]
-            line["verdict"] = f"{verdict}: {', '.join(leakage)}"
+            table[(cell, f"{method} {eps}")]["verdict"] = f"{verdict}: {why}"
         header = ["cell", "images", *scores, "verdict"]
-        lines = [header, ["---"] * len(header)]
-        for key in sorted(table, key=lambda key: (key[0], _rank(key[1]))):
-            lines.append([*key, *(table[key].get(score, "") for score in header[2:])])
+        order = sorted(table, key=lambda key: (key[0], _rank(key[1])))
+        rows = [[*key, *(table[key].get(score, "") for score in header[2:])] for key in order]
+        lines = [header, ["---"] * len(header), *rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
     def to_text(self) -> str:
@@ -126,9 +124,8 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
             report = json.dumps(evidence.to_json(), default=str)
             (config.output / f"{release.name}.json").write_text(report)
             for result in evidence.cells:
-                verdicts.append(
-                    (method, str(epsilon), result.cell.name, str(result.verdict), result.why)
-                )
+                verdict, why = result.judged(result.level)
+                verdicts.append((method, str(epsilon), result.cell.name, str(verdict), why))
                 for row in _rows(config.source.name, method, str(epsilon), result):
                     rows[row[:6]] = row
     table = BenchmarkTable(tuple(rows.values()), tuple(verdicts))
@@ -140,15 +137,14 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     return table
 
 
-def _rows(name: str, method: str, epsilon: str, result: CellResult) -> Sequence[tuple[Any, ...]]:
+def _rows(name: str, method: str, epsilon: str, result: CellResult) -> list[tuple[Any, ...]]:
     found = []
     for arm, selections in result.scores.items():
         for score, last in selections[LAST].items():
             best = selections[BEST][score]
-            found.append(
-                (name, method, epsilon, result.cell.name, arm, score)
-                + (last["mean"], last["sd"], best["mean"], best["sd"], last["n"])
-            )
+            what = (name, method, epsilon, result.cell.name, arm, score)
+            values = (last["mean"], last["sd"], best["mean"], best["sd"], last["n"])
+            found.append((*what, *values))
     return found
 
 

@@ -5,8 +5,9 @@ Nothing here trains anything; it only reads predictions.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshield.tasks import Array, Task
+from medshield.trials import CLEAN_BEST, Cell
 
 PROTECTED_LEAKAGE = 0.15
 PARTLY_LEAKAGE = 0.5
@@ -86,7 +88,8 @@ def measure_leakage(
         score: name of the score; for a ranking score the distance from 0.5 counts, since a
             ranking that is wrong as a whole is turned around with one sign.
         selection: named in the result.
-        clean, protected: predictions on the same test examples, one array per seed, paired.
+        clean: predictions of the clean arm on the test examples, one array per seed.
+        protected: predictions of the protected arm on the same examples, paired by seed.
         targets: of the test examples.
         groups: patient numbers of the test examples; drawn as a whole.
         floor: what the constant predictor scores.
@@ -113,7 +116,9 @@ def measure_leakage(
         clean_draws.append(clean_draw)
         leakages.append(_ratio(float(protected_draw), float(clean_draw), floor))
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.nanpercentile(leakages, [tail, 100 - tail])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # no draw at all had a ratio: NaN says so
+        low, high = np.nanpercentile(leakages, [tail, 100 - tail])
     return Leakage(
         score=score,
         selection=selection,
@@ -136,6 +141,59 @@ def summarise(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation over seeds (n - 1) and n."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "sd": spread, "n": len(values)}
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """The evidence of one cell.
+
+    Attributes:
+        cell: what was run.
+        level: the threat level that declares it.
+        scores: arm -> selection -> score -> mean, sd, n.
+        leakages: one per score and selection.
+        decision: the name of the score of the model's own decision.
+        floor: what the constant predictor scores by it.
+        fitted: what the victims score by it on their protected training data.
+        curves: arm -> one set of curves per seed.
+    """
+
+    cell: Cell
+    level: str
+    scores: dict[str, dict[str, dict[str, dict[str, Any]]]]
+    leakages: tuple[Leakage, ...]
+    decision: str
+    floor: float
+    fitted: float
+    curves: dict[str, list[dict[str, Any]]] = field(repr=False)
+
+    def judged(self, level: str) -> tuple[Verdict, str]:
+        """What this cell says of a threat level, and why.
+
+        `basic` judges by the model's own decision and an epoch chosen on what was released; the
+        levels above also by the ranking and by an epoch chosen on clean validation images.
+        """
+        counting = [
+            leakage
+            for leakage in self.leakages
+            if level != "basic"
+            or (leakage.score == self.decision and leakage.selection != CLEAN_BEST)
+        ]
+        decisive = max(counting, key=lambda one: (one.verdict.severity, one.high))
+        score = decisive.score.replace("_", " ")
+        if decisive.verdict is Verdict.INCONCLUSIVE:
+            why = f"trained on clean images, the victim's {score} does not surely beat its floor"
+            return Verdict.INCONCLUSIVE, why
+        enough = (1 + self.floor) / 2
+        if decisive.verdict is Verdict.PROTECTED and self.fitted < enough:
+            return Verdict.INCONCLUSIVE, (
+                f"the victim did not fit its protected training data ({self.fitted:.2f}, "
+                f"expected {enough:.2f}); raise --epochs"
+            )
+        return decisive.verdict, (
+            f"leakage of {score} {decisive.estimate:.2f} "
+            f"[{decisive.low:.2f}, {decisive.high:.2f}] at the {decisive.selection}"
+        )
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

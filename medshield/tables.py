@@ -132,7 +132,9 @@ def evidence_text(evidence: Evidence, report: Path) -> str:
         *score_table(evidence),
         "",
     ]
-    lines += [f"{result.cell.name}: {result.verdict}: {result.why}" for result in evidence.cells]
+    for result in evidence.cells:
+        verdict, why = result.judged(evidence.threat)
+        lines.append(f"{result.cell.name}: {verdict}: {why}")
     lines += ["", *(f"level {name}: {verdict}" for name, verdict in evidence.levels.items())]
     lines += [
         f"not run at {level}: {', '.join(names)}"

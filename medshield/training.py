@@ -107,7 +107,7 @@ def train(
                 batch = recipe.adversarial.attack(model, task, batch, truth)
             loss = task.loss(model(batch), truth).mean()
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
             total += float(loss.detach())
@@ -125,8 +125,8 @@ def predict(
     """The task's predictions for every image, with the model in evaluation mode."""
     model.eval()
     rows = []
-    for batch, truth in zip(images.split(128), targets.split(128), strict=True):
+    for batch, truth in zip(torch.split(images, 128), torch.split(targets, 128), strict=True):
         for countermeasure in countermeasures:
-            batch = countermeasure.on_test_images(batch)  # noqa: PLW2901
+            batch = countermeasure.on_test_images(batch)
         rows.append(task.predictions(model(batch), truth).cpu())
     return torch.cat(rows).numpy()

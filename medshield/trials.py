@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,19 +131,11 @@ class Trial:
         }
 
 
-def run(
-    task: Task,
-    cell: Cell,
-    schedule: Schedule,
-    parts: Parts,
-    seed: int,
-    device: torch.device,
-    cache: Path,
-    keep_model: bool = False,
-) -> Trial:
-    """Train one victim, or take the result from an earlier run.
+@dataclass(frozen=True)
+class Job:
+    """One trial to be run.
 
-    Args:
+    Attributes:
         task: loss and scores.
         cell: victim, training, countermeasure.
         schedule: epochs and attack.
@@ -148,34 +143,73 @@ def run(
         seed: of weights, order and augmentation.
         device: where to train.
         cache: folder of finished trials.
-        keep_model: keep the last epoch's weights, too, for `kept_model`.
+        keep_model: keep the last epoch's weights, too.
     """
-    path = _place(task, cell, schedule, parts, seed, cache)
-    weights = path.with_suffix(WEIGHTS_SUFFIX)
-    if path.is_file() and (weights.is_file() or not keep_model):
-        return _load(path)
-    trial, model = _train(task, cell, schedule.recipe(cell), parts, seed, device)
-    make_private_folder(cache)
-    if keep_model:
-        save_file({name: t.contiguous().cpu() for name, t in model.state_dict().items()}, weights)
-    _save(trial, path)
-    return trial
+
+    task: Task
+    cell: Cell
+    schedule: Schedule
+    parts: Parts
+    seed: int
+    device: torch.device
+    cache: Path
+    keep_model: bool = False
+
+    @property
+    def place(self) -> Path:
+        """The file of the finished trial, named by all that it depends on."""
+        digest = hashlib.blake2b(digest_size=16)
+        words = [TRIAL_VERSION, torch.__version__, self.task.name, str(self.task.classes)]
+        words += [str(self.seed), self.cell.name, str(self.schedule.recipe(self.cell))]
+        digest.update("\0".join(words).encode())
+        parts = self.parts
+        for part in (parts.train, parts.validation, parts.clean_validation, parts.test):
+            digest.update(part.images.contiguous().numpy().data)
+            digest.update(part.targets.contiguous().numpy().data)
+        return self.cache / f"{digest.hexdigest()}.npz"
+
+    def run(self) -> Trial:
+        """Train the victim, or take the result from an earlier run."""
+        path = self.place
+        weights = path.with_suffix(WEIGHTS_SUFFIX)
+        if path.is_file() and (weights.is_file() or not self.keep_model):
+            return _load(path)
+        recipe = self.schedule.recipe(self.cell)
+        trial, model = _train(self.task, self.cell, recipe, self.parts, self.seed, self.device)
+        make_private_folder(self.cache)
+        if self.keep_model:
+            state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+            save_file(state, weights)
+        _save(trial, path)
+        return trial
+
+    def kept_model(self) -> nn.Module:
+        """The model of a finished trial that was run with `keep_model`, on the CPU."""
+        channels = self.parts.train.images.shape[1]
+        model = models.build(self.cell.victim, channels, self.task.outputs)
+        model.load_state_dict(load_file(self.place.with_suffix(WEIGHTS_SUFFIX)))
+        return model
 
 
-def kept_model(
-    task: Task, cell: Cell, schedule: Schedule, parts: Parts, seed: int, cache: Path
-) -> nn.Module:
-    """The model of a trial that was run with `keep_model`, on the CPU."""
-    path = _place(task, cell, schedule, parts, seed, cache).with_suffix(WEIGHTS_SUFFIX)
-    model = models.build(cell.victim, parts.train.images.shape[1], task.outputs)
-    model.load_state_dict(load_file(path))
-    return model
+def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Trial]:
+    """Run trials, several at a time on a CPU; yields in the order of `jobs`.
+
+    Small models on small images use two processes of one thread much better than two threads.
+    """
+    workers = min(workers, len(jobs))
+    if workers == 1 or jobs[0].device.type != "cpu":
+        yield from (job.run() for job in jobs)
+        return
+    threads = max(1, torch.get_num_threads() // workers)
+    context = torch.multiprocessing.get_context("spawn")
+    with context.Pool(workers, _start_worker, (threads,)) as pool:
+        yield from pool.imap(Job.run, jobs)
 
 
-def _place(
-    task: Task, cell: Cell, schedule: Schedule, parts: Parts, seed: int, cache: Path
-) -> Path:
-    return cache / f"{_digest(task, cell, schedule, parts, seed)}.npz"
+def _start_worker(threads: int) -> None:
+    """Leave Ctrl-C to the parent, which ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
 
 
 def _train(
@@ -223,25 +257,15 @@ def _best(scores: list[dict[str, float]], name: str) -> int:
     return int(np.argmax(values))
 
 
-def _digest(task: Task, cell: Cell, schedule: Schedule, parts: Parts, seed: int) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    words = [TRIAL_VERSION, torch.__version__, task.name, str(task.classes), str(seed)]
-    words += [cell.name, str(schedule.recipe(cell))]
-    digest.update("\0".join(words).encode())
-    for part in (parts.train, parts.validation, parts.clean_validation, parts.test):
-        digest.update(part.images.contiguous().numpy())
-        digest.update(part.targets.contiguous().numpy())
-    return digest.hexdigest()
-
-
 def _save(trial: Trial, path: Path) -> None:
     facts = {"curves": trial.curves(), "train": trial.train_scores}
-    temporary = path.with_name(path.name + ".part")
+    kept: dict[str, Any] = {f"predictions {name}": p for name, p in trial.predictions.items()}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     with temporary.open("wb") as file:
         np.savez_compressed(
             file,
             facts=np.array(json.dumps(facts)),
-            **{f"predictions {name}": value for name, value in trial.predictions.items()},
+            **kept,
         )
     temporary.replace(path)
 

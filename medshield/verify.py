@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from medshield.dataset.annotations import AnnotationOptions
 from medshield.dataset.examples import Examples
 from medshield.dataset.scan import Scan, scan
 from medshield.errors import InputError, RefusedFile
-from medshield.evidence import Leakage, Verdict, measure_leakage, summarise, worst
+from medshield.evidence import CellResult, Verdict, measure_leakage, summarise, worst
 from medshield.formats import IntensityRange
 from medshield.keys import Key
 from medshield.manifest import Record, read_release
@@ -33,6 +33,7 @@ from medshield.places import CONFIGURATION, Places
 from medshield.private import make_private_folder
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Array, Task
+from medshield.threats import NOT_YET, declared_cells, levels_up_to, parse_cell
 from medshield.training import predict
 from medshield.trials import BEST, CLEAN_BEST, LAST, Cell, Parts, Schedule, Trial
 from medshield.versions import versions
@@ -42,43 +43,6 @@ SCHEMA_VERSION = 1
 IMAGES_SEEN = 24_000
 """Training images a victim sees in all, counting repeats, within the limits below."""
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 60
-
-VICTIMS = {
-    "classification": ("resnet18", "densenet121", "convnext_atto"),
-    "multilabel": ("resnet18", "densenet121", "convnext_atto"),
-    "segmentation": ("unet_resnet18", "unet_mobilenet"),
-}
-NOT_YET = {
-    "basic": (),
-    "determined": (
-        "pretrained backbones, fine-tuned and as frozen probes",
-        "resize and crop",
-        "denoising filters",
-        "Fourier-peak removal",
-        "cutout",
-        "mixup",
-    ),
-    "expert": (
-        "purification",
-        "orthogonal projection",
-        "strong augmentation search",
-        "self-supervised pretraining",
-        "a denoiser trained on pairs made with another key",
-        "clean data mixed in",
-    ),
-}
-LEVELS = tuple(NOT_YET)
-
-
-def cells_of(level: str, task: str) -> tuple[Cell, ...]:
-    """The declared cells that a threat level adds to those below it."""
-    first = VICTIMS[task][0]
-    if level == "basic":
-        return tuple(Cell(victim) for victim in VICTIMS[task])
-    if level == "determined":
-        filters = tuple(Cell(first, "standard", name) for name in ("grey", "blur", "jpeg10"))
-        return (Cell(first, "adversarial"), *filters)
-    return ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +62,7 @@ class VerifyConfig:
         adversary_steps: its gradient steps.
         annotations: where labels are, if the private folder does not say.
         device: auto, cpu or cuda.
-        workers: files read at a time.
+        workers: files read, and on a CPU victims trained, at a time.
         cache: finished trials; None for the private folder.
     """
 
@@ -123,50 +87,27 @@ class VerifyConfig:
 
 
 @dataclass(frozen=True)
-class CellResult:
-    """The evidence of one cell.
-
-    Attributes:
-        cell: what was run.
-        level: the threat level that declares it.
-        verdict: what it says of the level asked for.
-        why: one sentence on the verdict.
-        scores: arm -> selection -> score -> mean, sd, n.
-        leakages: one per score and selection that count.
-        curves: arm -> one set of curves per seed.
-    """
-
-    cell: Cell
-    level: str
-    verdict: Verdict
-    why: str
-    scores: dict[str, dict[str, dict[str, dict[str, Any]]]]
-    leakages: tuple[Leakage, ...]
-    curves: dict[str, list[dict[str, Any]]] = field(repr=False)
-
-    @property
-    def worst_leakage(self) -> Leakage:
-        """The one with the highest upper end."""
-        return max(self.leakages, key=lambda leakage: np.nan_to_num(leakage.high, nan=np.inf))
-
-
-@dataclass(frozen=True)
 class Evidence:
     """Everything that a verification found.
 
     Attributes:
-        verdict: of the level asked for.
+        threat: the level asked for.
         levels: verdict of each level that was run.
-        not_run: what a level declares and this version does not have, by level.
+        not_run: what a level declares and was not run, by level.
         cells: results.
         facts: how it was run, for the report.
     """
 
-    verdict: Verdict
+    threat: str
     levels: dict[str, Verdict]
     not_run: dict[str, tuple[str, ...]]
     cells: tuple[CellResult, ...]
     facts: dict[str, Any]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the level asked for."""
+        return self.levels[self.threat]
 
     def to_json(self) -> dict[str, Any]:
         """The whole as plain data; schema in docs/evidence.md."""
@@ -179,8 +120,8 @@ class Evidence:
                 {
                     "cell": result.cell.name,
                     "level": result.level,
-                    "verdict": str(result.verdict),
-                    "why": result.why,
+                    "verdict": str(result.judged(self.threat)[0]),
+                    "why": result.judged(self.threat)[1],
                     "leakage": [asdict(leakage) for leakage in result.leakages],
                     "scores": result.scores,
                     "curves": result.curves,
@@ -232,33 +173,21 @@ def verify(config: VerifyConfig) -> Evidence:
         "random noise": _parts(_with_noise(clean, task, epsilon, config), clean, split),
     }
     schedule = _schedule(config, len(split["train"]))
-    declared = _declared_cells(config, task.name)
+    declared = declared_cells(config.threat, task.name)
+    picked = [parse_cell(text) for text in config.cells] or list(declared)
     cache = config.cache or private / "verify" / "trials"
-    device = models.pick_device(config.device)
-    results = []
-    total = len(declared) * len(ARMS) * config.seeds
-    with progress.bar("training victims") as update:
-        done = 0
-        for level, cell in declared:
-            kept: dict[str, list[Trial]] = {arm: [] for arm in ARMS}
-            for arm in ARMS:
-                for number in range(config.seeds):
-                    kept[arm].append(
-                        trials.run(
-                            task,
-                            cell,
-                            schedule,
-                            arms[arm],
-                            config.victim_seed(number),
-                            device,
-                            cache,
-                            keep_model=arm == "clean" and cell == declared[0][1],
-                        )
-                    )
-                    done += 1
-                    update(done, total)
-            results.append(_weigh(task, level, cell, kept, arms["clean"], config))
-    levels = _level_verdicts(config, results)
+    kept = _trained(task, picked, arms, schedule, cache, config)
+    results = [
+        _weigh(task, declared.get(cell, config.threat), cell, kept[cell], arms["clean"], config)
+        for cell in picked
+    ]
+    not_run = {
+        level: (
+            *(cell.name for cell in declared if declared[cell] == level and cell not in picked),
+            *NOT_YET[level],
+        )
+        for level in levels_up_to(config.threat)
+    }
     facts = {
         "release": release.name,
         "method": summary["method"],
@@ -278,7 +207,7 @@ def verify(config: VerifyConfig) -> Evidence:
         ),
         "use": _use(
             task,
-            declared[0][1],
+            picked[0],
             schedule,
             arms["clean"],
             released.rows(split["test"]),
@@ -289,8 +218,42 @@ def verify(config: VerifyConfig) -> Evidence:
         "seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
     }
-    not_run = {level: NOT_YET[level] for level in LEVELS[: LEVELS.index(config.threat) + 1]}
-    return Evidence(levels[config.threat], levels, not_run, tuple(results), facts)
+    levels = _level_verdicts(results, not_run)
+    return Evidence(config.threat, levels, not_run, tuple(results), facts)
+
+
+def _trained(
+    task: Task,
+    cells: Sequence[Cell],
+    arms: dict[str, Parts],
+    schedule: Schedule,
+    cache: Path,
+    config: VerifyConfig,
+) -> dict[Cell, dict[str, list[Trial]]]:
+    """Every trial: cell -> arm -> one per seed."""
+    kept: dict[Cell, dict[str, list[Trial]]] = {cell: {arm: [] for arm in arms} for cell in cells}
+    order = [
+        (cell, arm, number) for cell in cells for arm in arms for number in range(config.seeds)
+    ]
+    jobs = [
+        trials.Job(
+            task=task,
+            cell=cell,
+            schedule=schedule,
+            parts=arms[arm],
+            seed=config.victim_seed(number),
+            device=models.pick_device(config.device),
+            cache=cache,
+            keep_model=arm == "clean" and cell == cells[0],
+        )
+        for cell, arm, number in order
+    ]
+    with progress.bar("training victims") as update:
+        results = zip(order, trials.run_all(jobs, config.workers), strict=True)
+        for done, ((cell, arm, _), trial) in enumerate(results, 1):
+            kept[cell][arm].append(trial)
+            update(done, len(jobs))
+    return kept
 
 
 def _scan_source(config: VerifyConfig, private: Path, summary: dict[str, Any]) -> Scan:
@@ -340,14 +303,16 @@ def _load_both(
             f"{found.source}: {len(protected) - len(files)} of {len(protected)} protected files "
             "have no labelled original there; give the --source that the release was made from"
         )
-    shape = {
-        "channels": found.channels,
-        "size": examples.auto_size(files, config.image_size),
-    }
-    try:
+    size = examples.auto_size(files, config.image_size)
+
+    def loaded(root: Path | None) -> Examples:
         with progress.bar("loading") as update:
-            clean = examples.load(found, files, **shape, progress=update)
-            released = examples.load(found, files, **shape, root=release, progress=update)
+            return examples.load(
+                found, files, channels=found.channels, size=size, root=root, progress=update
+            )
+
+    try:
+        clean, released = loaded(None), loaded(release)
     except (RefusedFile, OSError) as error:
         raise InputError(f"{error}; run `medshield check` on the release") from error
     return clean, released
@@ -406,37 +371,6 @@ def _schedule(config: VerifyConfig, training_images: int) -> Schedule:
     )
 
 
-def parse_cell(text: str) -> Cell:
-    """Read victim[:training[:countermeasure]].
-
-    Raises:
-        InputError: a part is unknown.
-    """
-    parts = text.split(":")
-    known = (
-        {*models.CLASSIFIERS, *models.SEGMENTERS},
-        {"standard", "adversarial"},
-        {"none", *trials.COUNTERMEASURES},
-    )
-    for part, choices in zip(parts, known, strict=False):
-        if part not in choices:
-            raise InputError(f"--cells: {part!r} is none of {', '.join(sorted(choices))}")
-    if len(parts) > len(known):
-        raise InputError(f"--cells: {text!r} is not victim[:training[:countermeasure]]")
-    return Cell(*parts)
-
-
-def _declared_cells(config: VerifyConfig, task: str) -> list[tuple[str, Cell]]:
-    """The cells to run, each with the level that declares it."""
-    asked = LEVELS[: LEVELS.index(config.threat) + 1]
-    declared = [(level, cell) for level in asked for cell in cells_of(level, task)]
-    if not config.cells:
-        return declared
-    levels = {cell: level for level, cell in declared}
-    picked = [parse_cell(text) for text in config.cells]
-    return [(levels.get(cell, config.threat), cell) for cell in picked]
-
-
 def _weigh(
     task: Task,
     level: str,
@@ -467,17 +401,17 @@ def _weigh(
         for name in names
         for selection in selections
     )
-    verdict, why = _cell_verdict(task, kept, leakages, floor[task.decision])
     return CellResult(
         cell=cell,
         level=level,
-        verdict=verdict,
-        why=why,
         scores={
             arm: {name: _mean_scores(task, kept[arm], name, targets) for name in trials.SELECTIONS}
             for arm in ARMS
         },
         leakages=leakages,
+        decision=task.decision,
+        floor=floor[task.decision],
+        fitted=float(np.mean([trial.train_scores[task.decision] for trial in kept["protected"]])),
         curves={arm: [trial.curves() for trial in kept[arm]] for arm in ARMS},
     )
 
@@ -489,37 +423,15 @@ def _mean_scores(
     return {name: summarise([row[name] for row in rows]) for name in rows[0]}
 
 
-def _cell_verdict(
-    task: Task, kept: dict[str, list[Trial]], leakages: Sequence[Leakage], floor: float
-) -> tuple[Verdict, str]:
-    """The worst leakage decides, if the victims did their work."""
-    worst_leakage = max(leakages, key=lambda one: (one.verdict.severity, one.high))
-    verdict = worst_leakage.verdict
-    score = worst_leakage.score.replace("_", " ")
-    if verdict is Verdict.INCONCLUSIVE:
-        return verdict, f"trained on clean images, the victim's {score} does not beat its floor"
-    if verdict is Verdict.PROTECTED:
-        enough = floor + 0.5 * (1 - floor)
-        fitted = np.mean([trial.train_scores[task.decision] for trial in kept["protected"]])
-        if fitted < enough:
-            return Verdict.INCONCLUSIVE, (
-                f"the victim did not fit its protected training data ({fitted:.2f}, "
-                f"expected {enough:.2f}); give --epochs"
-            )
-    return verdict, (
-        f"leakage of {score} {worst_leakage.estimate:.2f} "
-        f"[{worst_leakage.low:.2f}, {worst_leakage.high:.2f}], {worst_leakage.selection}"
-    )
-
-
-def _level_verdicts(config: VerifyConfig, results: list[CellResult]) -> dict[str, Verdict]:
-    """Each level's verdict: its own cells and those below; what was not run can't be vouched for."""
+def _level_verdicts(
+    results: Sequence[CellResult], not_run: dict[str, tuple[str, ...]]
+) -> dict[str, Verdict]:
+    """Each level's verdict by its cells and those below; what was not run vouches for nothing."""
     levels = {}
-    asked = LEVELS[: LEVELS.index(config.threat) + 1]
-    for number, level in enumerate(asked):
-        below = asked[: number + 1]
-        verdicts = [result.verdict for result in results if result.level in below]
-        if any(NOT_YET[name] for name in below):
+    for level in not_run:
+        below = levels_up_to(level)
+        verdicts = [result.judged(level)[0] for result in results if result.level in below]
+        if any(not_run[name] for name in below):
             verdicts.append(Verdict.INCONCLUSIVE)
         levels[level] = worst(verdicts)
     return levels
@@ -537,7 +449,9 @@ def _use(
     """Models trained on clean images, scored on clean and on protected test images."""
     scores: dict[str, list[float]] = {"on_clean": [], "on_protected": []}
     for number in range(config.seeds):
-        model = trials.kept_model(task, cell, schedule, parts, config.victim_seed(number), cache)
+        device = models.pick_device(config.device)
+        seed = config.victim_seed(number)
+        model = trials.Job(task, cell, schedule, parts, seed, device, cache).kept_model()
         for name, part in (("on_clean", parts.test), ("on_protected", released_test)):
             found = predict(model, task, part.images, part.targets)
             scores[name].append(task.scores(found, part.targets.numpy())[task.decision])
@@ -573,5 +487,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
-
-

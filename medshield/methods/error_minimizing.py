@@ -98,7 +98,7 @@ class ErrorMinimizing(Method):
                     loss = task.loss(surrogate(noisy), moved).mean()
                     surrogate_step.zero_grad()
                     generator_step.zero_grad()
-                    loss.backward()
+                    loss.backward()  # type: ignore[no-untyped-call]
                     surrogate_step.step()
                     generator_step.step()
                     progress((round_number * steps + step + 1) / (ROUNDS * steps))

@@ -1,0 +1,78 @@
+"""The threat levels: what a trainer is taken to do, as declared lists of cells."""
+
+from __future__ import annotations
+
+from medshield import models
+from medshield.countermeasures import COUNTERMEASURES
+from medshield.errors import InputError
+from medshield.trials import Cell
+
+LEVELS = ("basic", "determined", "expert")
+
+VICTIMS = {
+    "classification": ("resnet18", "densenet121", "convnext_atto"),
+    "multilabel": ("resnet18", "densenet121", "convnext_atto"),
+    "segmentation": ("unet_resnet18", "unet_mobilenet"),
+}
+
+NOT_YET: dict[str, tuple[str, ...]] = {
+    "basic": (),
+    "determined": (
+        "pretrained backbones, fine-tuned and as frozen probes",
+        "resize and crop",
+        "denoising filters",
+        "Fourier-peak removal",
+        "cutout",
+        "mixup",
+    ),
+    "expert": (
+        "purification",
+        "orthogonal projection",
+        "strong augmentation search",
+        "self-supervised pretraining",
+        "a denoiser trained on pairs made with another key",
+        "clean data mixed in",
+    ),
+}
+"""What a level declares and this version can't run: such a level is never called protected."""
+
+
+def levels_up_to(level: str) -> tuple[str, ...]:
+    """A level and those below it."""
+    return LEVELS[: LEVELS.index(level) + 1]
+
+
+def cells_of(level: str, task: str) -> tuple[Cell, ...]:
+    """The cells that a level adds to those below it."""
+    first = VICTIMS[task][0]
+    if level == "basic":
+        return tuple(Cell(victim) for victim in VICTIMS[task])
+    if level == "determined":
+        filters = tuple(Cell(first, "standard", name) for name in COUNTERMEASURES)
+        return (Cell(first, "adversarial"), *filters)
+    return ()
+
+
+def declared_cells(threat: str, task: str) -> dict[Cell, str]:
+    """Every cell of a level and those below, with the level that declares it."""
+    return {cell: level for level in levels_up_to(threat) for cell in cells_of(level, task)}
+
+
+def parse_cell(text: str) -> Cell:
+    """Read victim[:training[:countermeasure]].
+
+    Raises:
+        InputError: a part is unknown.
+    """
+    parts = text.strip().split(":")
+    known = (
+        {*models.CLASSIFIERS, *models.SEGMENTERS},
+        {"standard", "adversarial"},
+        {"none", *COUNTERMEASURES},
+    )
+    if len(parts) > len(known):
+        raise InputError(f"--cells: {text!r} is not victim[:training[:countermeasure]]")
+    for part, choices in zip(parts, known, strict=False):
+        if part not in choices:
+            raise InputError(f"--cells: {part!r} is none of {', '.join(sorted(choices))}")
+    return Cell(*parts)
