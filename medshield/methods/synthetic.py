@@ -60,7 +60,9 @@ class Synthetic(UntrainedMethod):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         count = setting.task.condition_channels
-        self.spectra = torch.stack([self._spectrum(b) for b in keyed_bands(count + 1, setting)])
+        if setting.task.name == "multilabel":
+            count += 1  # for images without any finding
+        self.spectra = torch.stack([self._spectrum(b) for b in keyed_bands(count, setting)])
 
     def _spectrum(self, band: Band) -> Tensor:
         """Amplitudes over the plane of rfft2, (size, size // 2 + 1)."""
@@ -85,6 +87,8 @@ class Synthetic(UntrainedMethod):
         textures = torch.fft.irfft2(waves, s=(size, size))
         textures = textures / textures.std((2, 3), keepdim=True)
         shares = self.setting.task.conditions(targets, size)
-        rest = (shares.sum(1, keepdim=True) == 0).to(shares)  # multi-label: no finding at all
-        mixed = (textures.to(images) * torch.cat([shares, rest], 1)).sum(1, keepdim=True)
+        if len(self.spectra) > shares.shape[1]:
+            without = (shares.sum(1, keepdim=True) == 0).to(shares)
+            shares = torch.cat([shares, without], 1)
+        mixed = (textures.to(images) * shares).sum(1, keepdim=True)
         return (torch.tanh(CONTRAST * mixed) * self.setting.budget.radius).expand_as(images)
