@@ -24,7 +24,8 @@ def parse_epsilon(text: str) -> Fraction:
         raise InputError(f"--eps: {text!r} is not a number; write it as 8/255 or 0.0314") from None
     if not 0 < epsilon < 1:
         raise InputError(
-            f"--eps: {text} is outside (0, 1); it is a fraction of the intensity range, such as 8/255"
+            f"--eps: {text.strip()} is outside (0, 1); it is a fraction of the intensity range, "
+            "such as 8/255"
         )
     return epsilon
 

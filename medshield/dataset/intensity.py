@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ def parse_intensity(text: str) -> str | tuple[float, float]:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         low = high = 0.0
-    if not low < high:
+    if not (low < high and math.isfinite(high - low)):
         raise InputError(
             f"--intensity: {text!r} is neither auto, window, stored nor LOW,HIGH; "
             "for a soft-tissue CT window write --intensity=-160,240"

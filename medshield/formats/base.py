@@ -98,7 +98,7 @@ class DecodedImage:
         return bool(np.array_equal(red, green) and np.array_equal(green, blue))
 
     def pixels(self, intensity: IntensityRange) -> NDArray[np.float32]:
-        """(frames, colour channels, height, width) in [0, 1] of the range, low is dark, NaN is 0."""
+        """(frames, colour channels, height, width) in [0, 1] of the range: low is dark, NaN 0."""
         colour = self.stored[..., : self.colour_channels].astype(np.float64)
         scaled = (colour * self.slope + self.intercept - intensity.low) / intensity.width
         scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
@@ -141,8 +141,11 @@ class DecodedImage:
         low, high = max(low, self.lowest), min(high, self.highest)
         if self.is_integer:
             low, high = math.ceil(low), math.floor(high)
-        target = np.clip(colour.astype(np.float64) + step, low, high)
-        fixed = self.outside(intensity)[..., : self.colour_channels]
+        # Rounding may put a bound just past a value that lies on it; that value may stay there.
+        values = colour.astype(np.float64)
+        target = np.clip(values + step, np.minimum(low, values), np.maximum(high, values))
+        # No step at all leaves the very bits, of a negative zero too.
+        fixed = self.outside(intensity)[..., : self.colour_channels] | (step == 0)
         if self.frozen is not None:
             fixed = fixed | np.broadcast_to(self.frozen, self.stored.shape)[..., : colour.shape[-1]]
         result = self.stored.copy()
@@ -153,7 +156,8 @@ class DecodedImage:
 
     def _within(self, moved: NDArray[Any], radius: float) -> NDArray[Any]:
         """Pull floats back where rounding to the file's own precision stepped over the radius."""
-        over = np.abs(moved.astype(np.float64) - self.stored.astype(np.float64)) > radius
+        with np.errstate(invalid="ignore"):  # infinity less itself is NaN, which is not over
+            over = np.abs(moved.astype(np.float64) - self.stored.astype(np.float64)) > radius
         return np.where(over, np.nextafter(moved, self.stored), moved).astype(moved.dtype)
 
 
@@ -168,8 +172,10 @@ class Codec(ABC):
 
     @abstractmethod
     def recognises(self, head: bytes, path: Path) -> bool:
-        """Whether a file is of this format, by its first 512 bytes (the name helps only where
-        the format has no signature)."""
+        """Whether a file is of this format, by its first 512 bytes.
+
+        The name helps only where the format has no signature.
+        """
 
     @abstractmethod
     def decode(self, path: Path) -> DecodedImage:
