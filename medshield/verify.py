@@ -40,7 +40,7 @@ from medshield.versions import versions
 
 ARMS = ("clean", "protected", "random noise")
 SCHEMA_VERSION = 1
-IMAGES_SEEN = 24_000
+IMAGES_SEEN = 8_000
 """Training images a victim sees in all, counting repeats, within the limits below."""
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 60
 
