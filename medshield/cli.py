@@ -1,142 +1,47 @@
 """The command line: parse, call, print, exit code. Nothing here knows how anything is done."""
 
+# ruff: noqa: D301 (\b is how click is told that lines stay as they are)
 from __future__ import annotations
 
 import json
 import logging
 import os
 import sys
-import tomllib
-from collections.abc import Callable
+import traceback
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from medshield import __version__
+from medshield.cli_options import (
+    FOLDER,
+    METHOD_NAMES,
+    fitting,
+    intensity_option,
+    labelling,
+    option,
+    running,
+    source_argument,
+    talking,
+)
 from medshield.errors import InputError, MedshieldError
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from medshield.text import printable
 
 EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_FAILED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 1, 3, 4, 5, 130
-METHOD_NAMES = ("em", "advt", "synthetic", "random-noise")
+LOGGER = logging.getLogger("medshield")
 
 
-def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
-    """A click option that also reads MEDSHIELD_<NAME>."""
-    longest = max(names, key=len).split("/")[0]
-    variable = "MEDSHIELD_" + longest.lstrip("-").replace("-", "_").upper()
-    return click.option(*names, envvar=variable, show_envvar=False, **settings)
+def _set_up(values: dict[str, Any], source: Path | None = None) -> None:
+    """Send messages where the user wants them."""
+    from medshield import progress
 
-
-def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, in the order in which help shows them."""
-
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
-
-
-def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
-    """Take option values from a TOML file; command line and environment win over it."""
-    if path is None:
-        return None
-    try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{path}: not readable as TOML ({error})") from error
-    section = values.get(context.info_name or "", {})
-    flat = {k: v for k, v in values.items() if not isinstance(v, dict)} | section
-    known = {n.lstrip("-"): p.name for p in context.command.params for n in p.opts if p.name}
-    unknown = sorted(set(k.replace("_", "-") for k in flat) - set(known))
-    if unknown and section:
-        raise click.BadParameter(f"{path}: no option is called {', '.join(unknown)}")
-    context.default_map = {
-        known[key.replace("_", "-")]: value
-        for key, value in flat.items()
-        if key.replace("_", "-") in known
-    }
-    return path
-
-
-def _set_up_logging(quiet: bool, verbose: bool, log_file: Path | None) -> None:
-    logger = logging.getLogger("medshield")
-    logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
-    logger.handlers = [logging.StreamHandler(sys.stderr)]
-    if log_file:
-        try:
-            handler = logging.FileHandler(log_file)
-        except OSError as error:
-            raise InputError(f"--log-file {log_file}: can't be written ({error.strerror})") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-    logger.propagate = False
-
-
-FOLDER = click.Path(path_type=Path)
-source_argument = click.argument("source", type=FOLDER)
-
-labelling = options(
-    option("--labels", type=FOLDER, help="CSV with a label per image; found by itself if absent."),
-    option("--path-col", help="Its column of image paths."),
-    option("--label-col", help="Its column of labels, or several finding columns: A,B,C."),
-    option("--patient-col", help="Its column of patients; images of one patient stay together."),
-    option("--split-col", help="Its column of train, val and test."),
-    option("--masks", type=FOLDER, help="Folder of masks, inside the source."),
-    option("--label-tag", metavar="GGGG,EEEE", help="DICOM tag that holds the class."),
-    option(
-        "--task",
-        type=click.Choice(["auto", "classification", "multilabel", "segmentation"]),
-        default="auto",
-        show_default=True,
-    ),
-    option("--allow-missing", is_flag=True, help="Go on without images or rows that don't match."),
-)
-intensity_option = option(
-    "--intensity",
-    metavar="auto|window|stored|LOW,HIGH",
-    default="auto",
-    show_default=True,
-    help="Range that eps is a fraction of.",
-)
-fitting = options(
-    option("--method", type=click.Choice(METHOD_NAMES), default="em", show_default=True),
-    option("--eps", help="Radius as a fraction of the intensity range, such as 8/255."),
-    intensity_option,
-    option("--image-size", type=click.IntRange(32, 2048), help="Grid the perturbation is made on."),
-    option("--effort", type=float, default=1.0, show_default=True, help="Times the training steps."),
-    option("--seed", type=int, help="For a repeatable key; the default is a random one."),
-)
-running = options(
-    option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-    ),
-    option(
-        "--workers",
-        type=click.IntRange(1),
-        default=max(1, min(8, os.cpu_count() or 1)),
-        show_default="processors",
-        help="Files read and written at a time.",
-    ),
-)
-talking = options(
-    option("--json", "as_json", is_flag=True, help="One JSON document on standard output."),
-    option("--quiet", "-q", is_flag=True, help="No progress."),
-    option("--verbose", "-v", is_flag=True, help="More of it."),
-    option("--log-file", type=FOLDER, help="Write messages there, too."),
-    click.option(
-        "--config",
-        type=FOLDER,
-        envvar="MEDSHIELD_CONFIG",
-        is_eager=True,
-        expose_value=False,
-        callback=_read_config,
-        help="TOML file of option values.",
-    ),
-)
+    progress.set_up(
+        quiet=values["quiet"],
+        verbose=values["verbose"],
+        log_file=values["log_file"],
+        source=source,
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -154,6 +59,9 @@ def cli() -> None:
     Exit codes: 0 done (verify: protected), 1 unexpected, 2 usage or unusable input, 3 done but
     some files were refused, 4 a bound, checksum or verdict failed, 5 verify could not tell,
     130 interrupted.
+
+    Every option also reads MEDSHIELD_<NAME>, such as MEDSHIELD_EPS, and a TOML file (--config);
+    the command line wins over the environment, and that over the file.
     """
 
 
@@ -185,28 +93,38 @@ def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
 @running
 @talking
 def scan(source: Path, **values: Any) -> int:
-    """Read a folder and write nothing: formats, labels, intensity range, and a plan per file."""
-    _set_up_logging(values["quiet"], values["verbose"], values["log_file"])
+    """Read a folder and write nothing: formats, labels, intensity range, and a plan per file.
+
+    \b
+    medshield scan ./dicoms
+    medshield scan ./dicoms --eps 8/255 --json
+    """
+    _set_up(values, source)
     from medshield import progress, tables
     from medshield.budget import parse_epsilon
     from medshield.dataset.scan import scan as run
 
+    epsilon = parse_epsilon(values["eps"]) if values["eps"] is not None else None
     with progress.bar("reading") as update:
         found = run(
             source,
             _annotation_options(values),
             intensity=values["intensity"],
-            epsilon=parse_epsilon(values["eps"]) if values["eps"] else None,
+            epsilon=epsilon,
             workers=values["workers"],
             progress=update,
         )
     _print(values["as_json"], found.to_json(), tables.scan_text(found))
     if found.problem:
-        raise InputError(found.problem)
+        _complain(found.problem)
+        return InputError.exit_code
     return EXIT_REFUSED if found.with_action("refuse") else 0
 
 
 def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -> Any:
+    method = click.get_current_context().get_parameter_source("method")
+    if values.get("generator") and method is click.core.ParameterSource.COMMANDLINE:
+        raise InputError("--method: the generator has its own; leave one of the two out")
     from medshield.budget import parse_epsilon
     from medshield.protect import ProtectConfig
 
@@ -214,7 +132,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         source=source,
         target=target,
         method=values["method"],
-        epsilon=parse_epsilon(values["eps"]) if values["eps"] else None,
+        epsilon=parse_epsilon(values["eps"]) if values["eps"] is not None else None,
         annotations=_annotation_options(values),
         intensity=values["intensity"],
         image_size=values["image_size"],
@@ -234,7 +152,11 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
 @option("--generator", type=FOLDER, help="Apply this fitted generator (see fit).")
 @labelling
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@option("--resume", is_flag=True, help="Finish an interrupted run.")
+@option(
+    "--resume",
+    is_flag=True,
+    help="Finish an interrupted run; with nothing to finish, start from the beginning.",
+)
 @running
 @talking
 def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> int:
@@ -244,8 +166,9 @@ def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> 
     medshield protect ./dicoms --method em --eps 8/255
     medshield protect ./new-images --generator ./dicoms-protected.private/generator
     """
-    _set_up_logging(values["quiet"], values["verbose"], values["log_file"])
+    _set_up(values, source)
     from medshield import tables
+    from medshield.places import Places
     from medshield.protect import plan
     from medshield.protect import protect as run
 
@@ -257,6 +180,7 @@ def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> 
     outcome = run(config)
     document = {
         "release": str(outcome.release),
+        "private": str(Places(outcome.release).private),
         **outcome.summary,
         "refused": [{"path": r.path, "reason": r.reason} for r in outcome.refused],
     }
@@ -278,7 +202,7 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
     \b
     medshield fit ./dicoms -o ./generator --method em --eps 8/255
     """
-    _set_up_logging(values["quiet"], values["verbose"], values["log_file"])
+    _set_up(values, source)
     from medshield import tables
     from medshield.protect import fit as run
     from medshield.protect import plan
@@ -287,20 +211,15 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
     if dry_run:
         found = plan(config)
         _print(values["as_json"], found.to_json(), tables.scan_text(found))
-        return 0
-    generator = run(config)
-    setting = generator.method.setting
+        return EXIT_REFUSED if found.with_action("refuse") else 0
+    outcome = run(config)
     document = {
         "generator": str(output),
-        "method": generator.method.name,
-        "epsilon": str(setting.budget.epsilon),
-        "task": setting.task.name,
-        "classes": list(setting.task.classes),
-        "size": setting.size,
+        **outcome.generator.facts(),
+        "refused": [{"path": path, "reason": why} for path, why in outcome.refused.items()],
     }
-    text = f"{output}: {generator.method.name} at {setting.budget.epsilon}; keep it secret"
-    _print(values["as_json"], document, text)
-    return 0
+    _print(values["as_json"], document, tables.fit_text(output, outcome))
+    return EXIT_REFUSED if outcome.refused else 0
 
 
 @cli.command()
@@ -309,8 +228,13 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
 @running
 @talking
 def check(release: Path, source: Path | None, **values: Any) -> int:
-    """Re-read every file: checksums, the bound, and nothing but pixels changed."""
-    _set_up_logging(values["quiet"], values["verbose"], values["log_file"])
+    """Re-read every file: checksums, the bound, and nothing but pixels changed.
+
+    \b
+    medshield check ./dicoms-protected
+    medshield check ./dicoms-protected --source ./dicoms
+    """
+    _set_up(values, source)
     from medshield import tables
     from medshield.check import check as run
 
@@ -347,7 +271,7 @@ def verify(release: Path | None, **values: Any) -> int:
     medshield verify ./dicoms-protected
     medshield verify ./dicoms-protected --threat determined --seeds 5
     """
-    _set_up_logging(values["quiet"], values["verbose"], values["log_file"])
+    _set_up(values, values["source"])
     from medshield import tables
     from medshield.budget import parse_epsilon
     from medshield.places import Places
@@ -403,7 +327,7 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
     medshield benchmark ./images --methods em,synthetic --eps 8/255
     medshield benchmark medmnist --sets breastmnist,dermamnist --root ./npz
     """
-    _set_up_logging(values["quiet"], values["verbose"], values["log_file"])
+    _set_up(values, source)
     from medshield import benchmark as module
     from medshield import medmnist_folder
     from medshield.budget import parse_epsilon
@@ -453,33 +377,53 @@ def main() -> None:
     """Run the command line and exit with the contract's codes."""
     # Idle worker threads that spin slow a shared machine down tenfold; must be set before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    as_json = "--json" in sys.argv
+    state = {"json": "--json" in sys.argv}
     try:
-        code = cli.main(standalone_mode=False) or 0
+        code = cli.main(standalone_mode=False, obj=state) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = InputError.exit_code
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
-        code = _failed(error.format_message(), 2, as_json)
+        code = _failed(error.format_message(), InputError.exit_code, state["json"])
     except MedshieldError as error:
-        code = _failed(str(error), error.exit_code, as_json)
+        code = _failed(str(error), error.exit_code, state["json"])
     except (KeyboardInterrupt, click.Abort):
-        message = "interrupted; nothing unfinished was released; run again with --resume to go on"
-        code = _failed(message, EXIT_INTERRUPTED, as_json)
+        code = _failed(_interruption(), EXIT_INTERRUPTED, state["json"])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_UNEXPECTED
     except Exception as error:
-        logging.getLogger("medshield").debug("unexpected", exc_info=True)
+        # Where, but not what: a library's own words may quote a header.
+        places = "".join(traceback.format_tb(error.__traceback__))
+        LOGGER.debug("unexpected %s\n%s", type(error).__name__, places)
         message = (
             f"unexpected {type(error).__name__}; run again with --verbose for the place, and "
             "report it"
         )
-        code = _failed(message, EXIT_UNEXPECTED, as_json)
+        code = _failed(message, EXIT_UNEXPECTED, state["json"])
     sys.exit(code)
 
 
+def _interruption() -> str:
+    """What an interrupted run leaves, and how to go on."""
+    command = next((word for word in sys.argv[1:] if word in cli.commands), "")
+    if command == "protect":
+        return "interrupted; nothing unfinished was released; run again with --resume to go on"
+    return "interrupted; nothing was written" if command in ("scan", "fit") else "interrupted"
+
+
 def _failed(message: str, code: int, as_json: bool) -> int:
-    click.echo(f"medshield: {message}", err=True)
+    _complain(message)
     if as_json:
         click.echo(json.dumps({"error": message, "exit_code": code}))
     return code
+
+
+def _complain(message: str) -> None:
+    """One line on standard error, and in the log."""
+    click.echo(f"medshield: {printable(message)}", err=True)
+    for handler in LOGGER.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, message, (), None))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from medshield.budget import Budget
+from medshield.budget import Budget, parse_epsilon
 from medshield.errors import InputError
 from medshield.formats import IntensityRange
 from medshield.keys import KEY_BYTES, Key
@@ -28,6 +28,10 @@ DESCRIPTION = "generator.json"
 WEIGHTS = "weights.safetensors"
 KEY = "key"
 FORMAT_VERSION = 1
+UNREADABLE = (
+    *(ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError),
+    *(SafetensorError, InputError),
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,7 @@ class Generator:
         (folder / WEIGHTS).chmod(0o600)
         description = {
             "format_version": FORMAT_VERSION,
-            "method": self.method.name,
-            "task": setting.task.name,
-            "classes": list(setting.task.classes),
-            "channels": setting.channels,
-            "size": setting.size,
-            "epsilon": str(setting.budget.epsilon),
+            **self.facts(),
             "intensity": {
                 kind: [r.low, r.high, r.reason] for kind, r in sorted(self.ranges.items())
             },
@@ -78,23 +77,35 @@ class Generator:
                 task=TASKS[description["task"]](tuple(description["classes"])),
                 channels=description["channels"],
                 size=description["size"],
-                budget=Budget(Fraction(description["epsilon"])),
+                budget=Budget(parse_epsilon(description["epsilon"])),
                 key=read_key(folder / KEY),
                 device=device,
             )
             method = METHODS[description["method"]](setting)
             method.load(load_file(folder / WEIGHTS))
             ranges = {k: IntensityRange(*v) for k, v in description["intensity"].items()}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"{folder}: not a generator (it needs {DESCRIPTION}, {WEIGHTS} and {KEY}); "
                 "make one with `medshield fit`"
             ) from None
-        except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+        except UNREADABLE as error:
             raise InputError(
                 f"{folder}: the generator can't be read ({type(error).__name__}); fit it again"
             ) from None
         return cls(method, ranges)
+
+    def facts(self) -> dict[str, Any]:
+        """What it was fitted for, without the key."""
+        setting = self.method.setting
+        return {
+            "method": self.method.name,
+            "task": setting.task.name,
+            "classes": list(setting.task.classes),
+            "channels": setting.channels,
+            "size": setting.size,
+            "epsilon": str(setting.budget.epsilon),
+        }
 
     @staticmethod
     def is_complete(folder: Path) -> bool:

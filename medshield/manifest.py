@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medshield.errors import InputError
@@ -17,6 +17,8 @@ SUMMARY = "medshield.json"
 CHECKSUMS = "SHA256SUMS"
 OWN_FILES = frozenset({MANIFEST, SUMMARY, CHECKSUMS})
 FORMAT_VERSION = 1
+STATUSES = frozenset({"protected", "copied", "omitted", "refused"})
+NUMBERS = ("bytes", "epsilon_stored", "max_abs_delta", "psnr", "ssim")
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,27 @@ class Record:
 
     @classmethod
     def from_line(cls, line: str) -> Record:
-        """The inverse of `to_line`."""
-        return cls(**json.loads(line))
+        """The inverse of `to_line`.
+
+        Raises:
+            ValueError, TypeError: another kind of line.
+        """
+        record = cls(**json.loads(line))
+        if not isinstance(record.path, str) or record.status not in STATUSES:
+            raise ValueError("no path or no status")
+        for name in NUMBERS:
+            value = getattr(record, name)
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | float)
+            ):
+                raise ValueError(f"{name} is no number")
+        return record
+
+    @property
+    def stays_inside(self) -> bool:
+        """Whether the path, as it is written, leads to a file below the release."""
+        parts = PurePosixPath(self.path).parts
+        return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in self.path
 
 
 def sha256(path: Path) -> str:
@@ -85,23 +106,67 @@ def write_papers(release: Path, records: Iterable[Record], summary: dict[str, An
     (release / CHECKSUMS).write_bytes("".join(lines).encode("utf-8", "surrogateescape"))
 
 
+@dataclass(frozen=True)
+class Papers:
+    """What a release says of itself, as far as it can be read.
+
+    Attributes:
+        records: of the manifest, in its order.
+        summary: of `medshield.json`.
+        faults: (paper, what is wrong with it).
+    """
+
+    records: list[Record]
+    summary: dict[str, Any]
+    faults: list[tuple[str, str]]
+
+
+def read_papers(release: Path) -> Papers:
+    """Read manifest and summary, damaged or not.
+
+    Raises:
+        InputError: the folder has neither, so it is no release.
+    """
+    papers = Papers([], {}, [])
+    if not any((release / name).is_file() for name in (MANIFEST, SUMMARY)):
+        raise InputError(
+            f"{release}: not a release (no {MANIFEST} and {SUMMARY}); make one with "
+            "`medshield protect`"
+        )
+    for number, line in enumerate(_lines(release, MANIFEST, papers.faults), 1):
+        try:
+            papers.records.append(Record.from_line(line))
+        except (ValueError, TypeError):
+            papers.faults.append((MANIFEST, f"line {number} is damaged"))
+    text = "".join(_lines(release, SUMMARY, papers.faults))
+    try:
+        papers.summary.update(json.loads(text) if text else {})
+    except (ValueError, TypeError):
+        papers.faults.append((SUMMARY, "damaged: not a JSON object"))
+    return papers
+
+
+def _lines(release: Path, name: str, faults: list[tuple[str, str]]) -> list[str]:
+    """The lines of a paper; none, and a fault, where it can't be read."""
+    try:
+        text = (release / name).read_text("utf-8")
+    except FileNotFoundError:
+        faults.append((name, "missing"))
+    except (OSError, ValueError):
+        faults.append((name, "can't be read"))
+    else:
+        return text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")
+    return []
+
+
 def read_release(release: Path) -> tuple[list[Record], dict[str, Any]]:
-    """The manifest and the summary of a release.
+    """The manifest and the summary of a sound release.
 
     Raises:
         InputError: the folder is no release, or its papers are damaged.
     """
-    try:
-        lines = (release / MANIFEST).read_text().splitlines()
-        summary = json.loads((release / SUMMARY).read_text())
-        records = [Record.from_line(line) for line in lines]
-    except FileNotFoundError:
-        raise InputError(
-            f"{release}: not a release (no {MANIFEST} and {SUMMARY}); make one with "
-            "`medshield protect`"
-        ) from None
-    except (ValueError, TypeError):
-        raise InputError(
-            f"{release}: its manifest or summary is damaged; protect the source again"
-        ) from None
-    return records, summary
+    papers = read_papers(release)
+    if papers.faults:
+        name, fault = papers.faults[0]
+        raise InputError(f"{release}: {name}: {fault}; protect the source again")
+    return papers.records, papers.summary

@@ -1,9 +1,16 @@
-"""Where a release and its companions lie."""
+"""Where a release and its companions lie, and what must hold before anything is written there."""
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from medshield.errors import InputError
 
 CONFIGURATION = "config.json"
 GENERATOR = "generator"
@@ -28,3 +35,105 @@ class Places:
     def private(self) -> Path:
         """The private folder."""
         return self.release.with_name(self.release.name + ".private")
+
+    @property
+    def scratch(self) -> Path:
+        """Files while they are written: in the tree, a name may be taken or too long already."""
+        return self.private / "scratch"
+
+    def all(self) -> tuple[Path, ...]:
+        """Every folder that a run writes to."""
+        return self.release, self.partial, self.private
+
+    def remove_unfinished(self) -> None:
+        """Take away what a run that came to nothing has written."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        shutil.rmtree(self.private, ignore_errors=True)
+
+    def refuse_leftovers(self) -> None:
+        """Keep a new run from mixing with an old one.
+
+        Raises:
+            InputError: an interrupted run, or the private folder of an earlier release.
+        """
+        left = [folder for folder in (self.partial, self.private) if os.path.lexists(folder)]
+        if self.partial in left:
+            raise InputError(
+                f"{self.partial}: left by an interrupted run; finish that run with --resume, or "
+                f"remove it and {self.private.name} to start again"
+            )
+        if left:
+            raise InputError(
+                f"{self.private}: the private folder of an earlier release; move it away if its "
+                "key is still needed, remove it if not, or choose another -o"
+            )
+
+
+def named(path: Path) -> Path:
+    """The path, with a name at its end that companions can be called after (`..` has none).
+
+    Raises:
+        InputError: the root of the file system.
+    """
+    found = path if path.name not in ("", "..") else Path(os.path.abspath(path))  # noqa: PTH100 (links stay)
+    if not found.name:
+        raise InputError(f"{path}: the root of the file system can't be used; name a folder")
+    return found
+
+
+def default_release(source: Path) -> Path:
+    """`dicoms-protected` for `dicoms`, beside it."""
+    folder = named(source)
+    return folder.with_name(folder.name + "-protected")
+
+
+def keep_apart(source: Path, targets: Iterable[Path]) -> None:
+    """See to it that nothing is ever written to the source.
+
+    Raises:
+        InputError: a target lies in the source, or holds it.
+    """
+    outer = Path(os.path.realpath(source))
+    for target in targets:
+        inner = Path(os.path.realpath(target))
+        if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+            raise InputError(
+                f"{target}: the target and the source may not contain each other; choose another -o"
+            )
+
+
+def refuse_existing(target: Path, what: str) -> None:
+    """Never overwrite what is finished.
+
+    Raises:
+        InputError: there is something of that name.
+    """
+    if os.path.lexists(target):
+        raise InputError(
+            f"{target}: already exists; a finished {what} is never overwritten: remove it or "
+            "choose another -o"
+        )
+
+
+@contextmanager
+def target_errors(target: Path, *, resumable: bool) -> Iterator[None]:
+    """Turn what the file system says of the target into one line.
+
+    Raises:
+        InputError: the target can't be written.
+    """
+    again = "run again with --resume" if resumable else "run again"
+    advice = {
+        errno.ENOSPC: f"free some space, then {again}",
+        errno.EDQUOT: f"the quota is used up; free some space, then {again}",
+        errno.EROFS: "choose another place with -o",
+        errno.EACCES: "choose a place with -o that you may write to",
+        errno.EPERM: "choose a place with -o that you may write to",
+        errno.ENAMETOOLONG: "choose a shorter -o",
+    }
+    try:
+        yield
+    except OSError as error:
+        what_to_do = advice.get(error.errno or 0, f"mend that and {again}, or choose another -o")
+        reason = error.strerror or type(error).__name__
+        raise InputError(f"{target}: can't be written ({reason}); {what_to_do}") from error

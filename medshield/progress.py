@@ -1,14 +1,18 @@
-"""Telling a person how far a run is: a bar on a terminal, plain lines elsewhere, on standard error."""
+"""Telling a person how far a run is, on standard error: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
+
+from medshield.errors import InputError
 
 logger = logging.getLogger("medshield")
 SECONDS_BETWEEN_LINES = 15.0
@@ -17,12 +21,48 @@ Update = Callable[[int, int], None]
 """Called with what is done and the total."""
 
 
+class _Console(logging.StreamHandler):  # type: ignore[type-arg]
+    """Lines on standard error."""
+
+
+def set_up(*, quiet: bool, verbose: bool, log_file: Path | None, source: Path | None) -> None:
+    """Send messages to standard error and, if asked for, to a file.
+
+    Args:
+        quiet: no progress on standard error; the file still has it.
+        verbose: more in both.
+        log_file: appended to, readable by its owner only.
+        source: a folder that is never written to, not even a log.
+
+    Raises:
+        InputError: the file can't be written, or lies in the source.
+    """
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.propagate = False
+    for handler in logger.handlers:
+        handler.close()
+    console = _Console(sys.stderr)
+    console.setLevel(logging.WARNING if quiet else logging.DEBUG)
+    logger.handlers = [console]
+    if log_file is None:
+        return
+    if source and Path(os.path.realpath(log_file)).is_relative_to(os.path.realpath(source)):
+        raise InputError(f"--log-file {log_file}: lies in the source, which is never written to")
+    try:
+        os.close(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise InputError(f"--log-file {log_file}: can't be written ({error.strerror})") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+
+
 @contextmanager
 def bar(label: str) -> Iterator[Update]:
     """A progress display for one stage; the total may become known with the first update."""
     if not logger.isEnabledFor(logging.INFO):
         yield lambda _done, _total: None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and _is_shown():
         with tqdm(desc=label, leave=False, file=sys.stderr, dynamic_ncols=True) as display:
 
             def update(done: int, total: int) -> None:
@@ -32,6 +72,14 @@ def bar(label: str) -> Iterator[Update]:
             yield update
     else:
         yield _plain_lines(label)
+
+
+def _is_shown() -> bool:
+    """Whether standard error takes progress."""
+    return any(
+        isinstance(handler, _Console) and handler.level <= logging.INFO
+        for handler in logger.handlers
+    )
 
 
 def _plain_lines(label: str) -> Update:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medshield.check import CheckResult
 from medshield.dataset.scan import Scan
+from medshield.places import Places
+from medshield.text import counted, listed, printable
 
 if TYPE_CHECKING:
-    from medshield.protect import Outcome
+    from medshield.manifest import Record
+    from medshield.protect import FitOutcome, Outcome
     from medshield.verify import Evidence
 
 MOST_NAMED = 10
+MOST_CLASSES = 20
 
 
 def columns(rows: list[list[str]]) -> str:
@@ -33,54 +38,59 @@ def _is_number(text: str) -> bool:
     return text[:1].isdigit() or text[:2].lstrip("-")[:1].isdigit()
 
 
-def counted(counts: dict[str, int], most: int = 6) -> str:
-    """`a 3, b 2`, and how many more there are."""
-    parts = [f"{name} {number}" for name, number in list(counts.items())[:most]]
-    if len(counts) > most:
-        parts.append(f"{len(counts) - most} more")
-    return ", ".join(parts)
+def _facts(rows: list[tuple[str, str]]) -> str:
+    """Names and what there is to say of them, aligned; rows that say nothing are left out."""
+    said = [(name, printable(text)) for name, text in rows if text]
+    width = max((len(name) for name, _ in said), default=0)
+    return "\n".join(f"  {name.ljust(width)}  {text}" for name, text in said)
 
 
 def scan_text(found: Scan) -> str:
     """What `scan` and `--dry-run` print."""
     facts = found.to_json()
-    lines = [f"{found.source}: {len(found.files)} files; {counted(facts['actions'])}"]
-    lines.append(f"formats    {counted(facts['formats'])}")
-    lines.append(f"sizes      {counted(facts['sizes'])}")
-    lines += [f"{name:<10} {counted(values)}" for name, values in facts["details"].items()]
+    plans = {"protect": "to protect", "copy": "to copy", "omit": "to omit", "refuse": "refused"}
+    actions = {plans[name]: facts["actions"][name] for name in plans if name in facts["actions"]}
+    rows = [("formats", listed(facts["formats"])), ("sizes", listed(facts["sizes"]))]
+    rows += [(name, listed(values)) for name, values in facts["details"].items()]
     if found.annotations:
-        lines.append(f"task       {found.annotations.task}")
-        lines.append(f"classes    {counted(facts['class_counts'], 20)}")
-        lines.append(f"patients   {facts['patients'] or 'not known'}")
-        lines.append(f"splits     {counted(facts['splits'])}")
-        lines += [f"inferred   {note}" for note in found.annotations.notes]
-    for kind, intensity in found.ranges.items():
-        lines.append(
-            f"intensity  {kind}: {intensity.low:g} to {intensity.high:g}, {intensity.reason}"
-        )
-    radii = {
-        f"{file.kind}: {file.epsilon_stored:g} stored units": None
-        for file in found.files
-        if file.epsilon_stored
-    }
-    lines += [f"radius     {text}" for text in list(radii)[:MOST_NAMED]]
-    lines += _left_out(
-        [(file.path, file.action, file.reason) for file in found.files if file.action != "protect"]
-    )
-    return "\n".join(lines)
+        known = facts["patients"] or "not known: every file counts as its own"
+        rows += [
+            ("task", found.annotations.task),
+            ("classes", listed(facts["class_counts"], MOST_CLASSES)),
+            ("patients", str(known)),
+            ("splits", "" if set(facts["splits"]) == {"none"} else listed(facts["splits"])),
+            *(("found", note) for note in found.annotations.notes),
+        ]
+    rows += [
+        ("intensity", f"{kind}: {r.low:.6g} to {r.high:.6g} ({r.reason})")
+        for kind, r in found.ranges.items()
+    ]
+    rows += _radii(found)
+    rows += _left_out([(f.path, plans[f.action], f.reason) for f in found.files if f.reason])
+    files = f"{len(found.files)} file{'s' if len(found.files) != 1 else ''}"
+    return f"{printable(str(found.source))}: {files}; {counted(actions)}\n{_facts(rows)}"
 
 
-def _left_out(files: list[tuple[str, str, str]]) -> list[str]:
+def _radii(found: Scan) -> list[tuple[str, str]]:
+    """How far a stored value of each kind may move."""
+    radii = Counter((file.kind, file.epsilon_stored) for file in found.files if file.epsilon_stored)
+    return [
+        ("radius", f"{kind}: {radius:.6g} stored units ({number} files)")
+        for (kind, radius), number in radii.most_common(MOST_NAMED)
+    ]
+
+
+def _left_out(files: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
     """Files that are not protected, the same reason once, the worst news first."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for path, action, reason in files:
-        groups.setdefault((action, reason), []).append(path)
-    order = {"refuse": 0, "refused": 0, "omit": 1, "omitted": 1}
-    lines = []
-    for (action, reason), paths in sorted(groups.items(), key=lambda item: order.get(item[0][0], 2)):
+    for path, what, reason in files:
+        groups.setdefault((what, reason), []).append(path)
+    order = {"refused": 0, "omitted": 1, "to omit": 1}
+    rows = []
+    for (what, reason), paths in sorted(groups.items(), key=lambda item: order.get(item[0][0], 2)):
         named = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        lines.append(f"{action:<10} {named}: {reason}")
-    return lines
+        rows.append((what, f"{named}: {reason}"))
+    return rows
 
 
 def outcome_text(outcome: Outcome) -> str:
@@ -92,34 +102,63 @@ def outcome_text(outcome: Outcome) -> str:
         values = sorted(v for r in protected if (v := getattr(r, name)) is not None and v == v)
         if values:
             fidelity.append(f"median {name.upper()} {values[len(values) // 2]:.3g}{unit}")
-    bounds = Counter(
-        f"{record.max_abs_delta:g} of {record.epsilon_stored:g} stored units ({record.format})"
-        for record in protected
-    )
-    lines = [
-        f"{outcome.release}: {counted(summary['counts'])}",
-        f"method     {summary['method']} at {summary['epsilon']}, {summary['task']}",
-        f"fidelity   {', '.join(fidelity) or 'nothing moved'}",
-        *(f"moved by   {text}: {number} files" for text, number in bounds.most_common(5)),
-        *_left_out(
-            [(r.path, r.status, r.reason or "") for r in outcome.records if r.status != "protected"]
-        ),
-        f"next       medshield verify {outcome.release}",
-        f"secret     {outcome.release}.private holds the key: never publish it",
+    rows = [
+        ("method", f"{summary['method']} at {summary['epsilon']}, {summary['task']}"),
+        *_bounds(protected),
+        ("fidelity", ", ".join(fidelity)),
+        *_left_out([(r.path, r.status, r.reason or "") for r in outcome.records if r.reason]),
+        ("secret", f"{Places(outcome.release).private} holds the key: never publish it"),
+        ("next", f"medshield verify {shlex.quote(str(outcome.release))}"),
     ]
-    return "\n".join(lines)
+    return f"{printable(str(outcome.release))}: {_statuses(summary['counts'])}\n{_facts(rows)}"
+
+
+def _statuses(counts: dict[str, int]) -> str:
+    order = ("protected", "copied", "omitted", "refused")
+    return counted({name: counts[name] for name in order if name in counts})
+
+
+def fit_text(output: Path, outcome: FitOutcome) -> str:
+    """What `fit` prints."""
+    facts = outcome.generator.facts()
+    rows = [
+        ("method", f"{facts['method']} at {facts['epsilon']}, {facts['task']}"),
+        ("classes", ", ".join(facts["classes"][:MOST_CLASSES])),
+        *_left_out([(path, "refused", reason) for path, reason in outcome.refused.items()]),
+        ("secret", "whoever has it can undo the protection: never publish it"),
+        ("next", f"medshield protect SOURCE --generator {shlex.quote(str(output))}"),
+    ]
+    return f"{printable(str(output))}: a generator\n{_facts(rows)}"
+
+
+def _bounds(protected: list[Record]) -> list[tuple[str, str]]:
+    """How far stored values moved, in each format and radius."""
+    groups: dict[tuple[str, float], list[float]] = {}
+    for record in protected:
+        moved = groups.setdefault((record.format, record.epsilon_stored or 0.0), [])
+        moved.append(record.max_abs_delta or 0.0)
+    ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
+    return [
+        ("moved", f"{name}: at most {max(moved):.6g} of {radius:.6g} stored units ({len(moved)})")
+        for (name, radius), moved in ordered[:MOST_NAMED]
+    ]
 
 
 def check_text(result: CheckResult) -> str:
     """What `check` prints."""
-    depth = "and compared with the source" if result.compared else "without a source to compare"
+    name = printable(str(result.release))
     if not result.faults:
-        return f"{result.release}: sound; {counted(result.checked)}, checked {depth}"
-    lines = [f"{result.release}: {len(result.faults)} faults; {counted(result.checked)}"]
-    lines += [f"fault      {path}: {fault}" for path, fault in result.faults[:MOST_NAMED]]
+        depth = (
+            "checksums, the bound, and nothing but pixels changed"
+            if result.compared
+            else "checksums and readability; --source also checks the bound and the headers"
+        )
+        return f"{name}: sound ({_statuses(result.checked)})\n{_facts([('checked', depth)])}"
+    number = f"{len(result.faults)} fault{'s' if len(result.faults) != 1 else ''}"
+    rows = [("fault", f"{path}: {fault}") for path, fault in result.faults[:MOST_NAMED]]
     if len(result.faults) > MOST_NAMED:
-        lines.append(f"and {len(result.faults) - MOST_NAMED} more; --json names all")
-    return "\n".join(lines)
+        rows.append(("", f"and {len(result.faults) - MOST_NAMED} more; --json names all"))
+    return f"{name}: {number} ({_statuses(result.checked)})\n{_facts(rows)}"
 
 
 def evidence_text(evidence: Evidence, report: Path) -> str:

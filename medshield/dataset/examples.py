@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medshield.augmentation import resized
-from medshield.dataset.scan import Scan, SourceFile
-from medshield.errors import RefusedFile
-from medshield.formats import DecodedImage, codec_named, recognise
+from medshield.dataset.scan import Scan, SourceFile, unreadable
+from medshield.errors import InputError, NotAnImage, RefusedFile
+from medshield.formats import DecodedImage, recognise
 from medshield.models import SIZE_STEP
 
 LARGEST_AUTO_SIZE = 64
@@ -93,11 +93,28 @@ def target_tensor(file: SourceFile, found: Scan, size: int) -> Tensor:
     return torch.tensor(annotation.label).expand(frames)
 
 
+def decoded(path: Path) -> DecodedImage:
+    """Read one image or mask.
+
+    Raises:
+        RefusedFile: it can't be read, whatever the cause.
+    """
+    try:
+        codec = recognise(path)
+        if codec is None:
+            raise RefusedFile("of an unknown format")
+        return codec.decode(path)
+    except NotAnImage as error:
+        raise RefusedFile(str(error)) from error
+    except OSError as error:
+        raise RefusedFile(unreadable(error)) from error
+
+
 def _mask_tensor(path: Path, file: SourceFile, size: int) -> Tensor:
-    codec = recognise(path)
-    if codec is None:
-        raise RefusedFile("its mask is of an unknown format; save it as PNG or NIfTI")
-    values = codec.decode(path).stored[..., 0]
+    try:
+        values = decoded(path).stored[..., 0]
+    except RefusedFile as error:
+        raise RefusedFile(f"its mask can't be used: {error}") from error
     if values.shape != file.shape[:3]:
         raise RefusedFile("its mask has another size than the image; resample the mask")
     # Eight-bit masks are drawn in black and white, and JPEG ones have grey edges; label maps count.
@@ -113,6 +130,7 @@ def load(
     channels: int,
     size: int,
     root: Path | None = None,
+    frames: Mapping[str, NDArray[np.int64]] | None = None,
     refused: dict[str, str] | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Examples:
@@ -121,14 +139,17 @@ def load(
     Args:
         found: the scan of the source, whose ranges and masks count.
         files: annotated images to protect.
-        channels, size: of the tensors.
+        channels: of the tensors, 1 or 3.
+        size: of the tensors, px.
         root: read images from here instead of the source (a release).
+        frames: which frames of each file to keep; None for all of all files.
         refused: takes path and reason of files that can't be read, which are then left out;
             without it, the first one raises.
         progress: told the number of files read and their total.
 
     Raises:
         RefusedFile: a file can't be read and `refused` is None.
+        InputError: no file could be read.
     """
     images: list[Tensor] = []
     targets: list[Tensor] = []
@@ -137,23 +158,27 @@ def load(
     splits: list[str] = []
     for number, file in enumerate(files, 1):
         try:
-            decoded = codec_named(file.format).decode((root or found.source) / file.path)
+            image = decoded((root or found.source) / file.path)
             target = target_tensor(file, found, size)
         except RefusedFile as error:
             if refused is None:
                 raise RefusedFile(f"{file.path}: {error}") from error
             refused[file.path] = str(error)
             continue
-        images.append(image_tensor(decoded, found, channels, size))
-        targets.append(target)
-        frames = frame_names(file)
-        names += frames
+        kept = np.arange(file.shape[0]) if frames is None else frames[file.path]
+        images.append(image_tensor(image, found, channels, size)[kept])
+        targets.append(target[kept])
+        identities = frame_names(file)
+        names += [identities[index] for index in kept]
         patient = file.annotation.patient if file.annotation else None
-        groups += [f"patient {patient}" if patient else f"file {file.path}"] * len(frames)
-        splits += [(file.annotation.split if file.annotation else None) or ""] * len(frames)
+        groups += [f"patient {patient}" if patient else f"file {file.path}"] * len(kept)
+        splits += [(file.annotation.split if file.annotation else None) or ""] * len(kept)
         progress(number, len(files))
     if not images:
-        raise RefusedFile("no image could be read")
+        first = next(iter((refused or {}).items()), None)
+        raise InputError(
+            "no image could be read" + (f"; the first: {first[0]}: {first[1]}" if first else "")
+        )
     return Examples(
         torch.cat(images),
         torch.cat(targets),

@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from medshield.dataset.annotations import Annotation, AnnotationOptions, Annotations, annotate
-from medshield.dataset.intensity import KindSurvey, choose
+from medshield.dataset.intensity import KindSurvey, choose, parse_intensity
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.formats.base import stored_radius
 from medshield.formats.dicom import read_tag
+from medshield.manifest import OWN_FILES
 
 SIDECAR_SUFFIXES = frozenset(
-    ".csv .tsv .txt .md .rst .json .jsonl .yaml .yml .toml .xml .bval .bvec".split()
+    {".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml"}
+    | {".bval", ".bvec"}
 )
 SIDECAR_NAMES = frozenset({"LICENSE", "LICENCE", "README", "CHANGES", "COPYING"})
+MASK_REASON = "a mask"
 IMAGE_SUFFIXES = frozenset(
-    ".bmp .gif .tif .tiff .webp .jp2 .j2k .jxl .heic .hdr .img .mha .mhd .nrrd .mgh .mgz .svs "
-    ".png .jpg .jpeg .dcm .nii".split()
+    {".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".j2k", ".jxl", ".heic", ".svs"}
+    | {".hdr", ".img", ".mha", ".mhd", ".nrrd", ".mgh", ".mgz"}
+    | {".png", ".jpg", ".jpeg", ".dcm", ".nii"}
 )
 
 
@@ -158,9 +162,19 @@ def walk(source: Path) -> Iterator[tuple[str, str]]:
     """Every file below `source` with the reason to leave it out, or "" for a readable file.
 
     Symbolic links to folders are not followed; a link to a file is, if it stays inside.
+
+    Raises:
+        InputError: a folder can't be opened, so that nobody knows what is in it.
     """
-    root = source.resolve()
-    for folder, folders, names in os.walk(source):
+
+    def fail(error: OSError) -> None:
+        raise InputError(
+            f"{error.filename}: the folder can't be opened ({error.strerror}); mend its access "
+            "rights, or move it out of the source"
+        )
+
+    root = os.path.realpath(source)
+    for folder, folders, names in os.walk(source, onerror=fail):
         for name in list(folders):
             path = Path(folder, name)
             if path.is_symlink():
@@ -169,7 +183,7 @@ def walk(source: Path) -> Iterator[tuple[str, str]]:
         for name in names:
             path = Path(folder, name)
             relative = path.relative_to(source).as_posix()
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                 yield relative, "a symbolic link that leads out of the source"
             elif not path.is_file():
                 yield relative, "neither a file nor a folder"
@@ -203,6 +217,7 @@ def scan(
     Raises:
         InputError: no such folder, or no file in it.
     """
+    parse_intensity(intensity)
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder that holds the images")
     found = dict(sorted(walk(source)))
@@ -214,7 +229,11 @@ def scan(
     codecs: dict[str, Codec] = {}
     plans: dict[str, SourceFile] = {}
     for path, reason in found.items():
-        codec = None if reason else recognise(source / path)
+        try:
+            codec = None if reason or path in OWN_FILES else recognise(source / path)
+        except OSError as error:
+            plans[path] = SourceFile(path, "refuse", unreadable(error), _suffix(path))
+            continue
         if codec:
             codecs[path] = codec
         else:
@@ -226,20 +245,26 @@ def scan(
     except InputError as error:
         problem = str(error)
     masks = annotations.masks if annotations else frozenset()
+    wanted = _wanted_masks(annotations)
+    looked: dict[str, SourceFile] = {}
     surveys: dict[str, KindSurvey] = {}
 
     def look(path: str) -> tuple[SourceFile, DecodedImage | None]:
-        if path in masks:
-            return SourceFile(path, "copy", "a mask", codecs[path].name), None
+        if path in masks and path not in wanted:
+            return SourceFile(path, "copy", MASK_REASON, codecs[path].name), None
         return _look(source, path, codecs[path])
 
     with ThreadPoolExecutor(workers) as pool:
         for number, (plan, image) in enumerate(pool.map(look, codecs), 1):
-            if image is not None:
+            if plan.path in masks:
+                looked[plan.path] = plan
+                plan = SourceFile(plan.path, "copy", MASK_REASON, plan.format)
+            elif image is not None:
                 surveys.setdefault(plan.kind, KindSurvey()).add(image)
-                plan = _annotated(plan, image, annotations)  # noqa: PLW2901
+                plan = _annotated(plan, image, annotations)
             plans[plan.path] = plan
             progress(number, len(codecs))
+    plans = {path: _with_mask(plan, looked) for path, plan in plans.items()}
     known = dict(known_ranges or {})
     unknown = [(kind, survey) for kind, survey in sorted(surveys.items()) if kind not in known]
     ranges = {kind: known[kind] for kind in known if kind in surveys} | choose(unknown, intensity)
@@ -249,9 +274,22 @@ def scan(
     return Scan(source, tuple(files), annotations, ranges, problem)
 
 
+def unreadable(error: OSError) -> str:
+    """Why a file is refused that the system does not hand out."""
+    return f"can't be read ({error.strerror}); mend its access rights or its disk, or remove it"
+
+
+def _suffix(path: str) -> str:
+    return Path(path).suffix.lower().lstrip(".")
+
+
 def _plan_other(path: str, reason: str) -> SourceFile:
     name = Path(path)
     suffix = name.suffix.lower()
+    if path in OWN_FILES:
+        reason = "papers of another release; this one gets its own"
+    elif name.name.startswith("._"):
+        reason = "macOS's notes on another file"
     if reason:
         return SourceFile(path, "omit", reason, suffix.lstrip("."))
     if suffix in SIDECAR_SUFFIXES or name.stem.upper() in SIDECAR_NAMES:
@@ -275,7 +313,7 @@ def _look(source: Path, path: str, codec: Codec) -> tuple[SourceFile, DecodedIma
     except RefusedFile as found:
         return SourceFile(path, "refuse", str(found), codec.name), None
     except OSError as error:
-        return SourceFile(path, "refuse", f"can't be read: {error.strerror}", codec.name), None
+        return SourceFile(path, "refuse", unreadable(error), codec.name), None
     plan = SourceFile(
         path,
         "protect",
@@ -288,6 +326,27 @@ def _look(source: Path, path: str, codec: Codec) -> tuple[SourceFile, DecodedIma
         is_integer=image.is_integer,
     )
     return plan, image
+
+
+def _wanted_masks(annotations: Annotations | None) -> frozenset[str]:
+    """The masks that perturbations depend on."""
+    if annotations is None or annotations.task != "segmentation":
+        return frozenset()
+    return frozenset(note.mask for note in annotations.by_path.values() if note.mask)
+
+
+def _with_mask(file: SourceFile, looked: dict[str, SourceFile]) -> SourceFile:
+    """The file, refused where its mask can't be read or has another size."""
+    mask = looked.get(file.annotation.mask or "") if file.annotation else None
+    if file.action != "protect" or mask is None:
+        return file
+    if mask.action != "protect":
+        reason = f"its mask can't be used: {mask.reason}"
+    elif mask.shape[:3] != file.shape[:3]:
+        reason = "its mask has another size than the image; resample the mask"
+    else:
+        return file
+    return replace(file, action="refuse", reason=reason)
 
 
 def _annotated(
@@ -319,5 +378,6 @@ def _with_radius(
     return replace(
         file,
         action="refuse",
-        reason="epsilon is less than one stored unit of this file; raise --eps or widen --intensity",
+        reason="epsilon is less than one stored unit of this file; raise --eps or widen "
+        "--intensity",
     )

@@ -1,0 +1,170 @@
+"""The options of the command line, and where else their values come from.
+
+Every option also reads MEDSHIELD_<NAME> and the TOML file of `--config`; the command line wins
+over the environment, and that over the file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from medshield.errors import InputError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+METHOD_NAMES = ("em", "advt", "synthetic", "random-noise")
+FOLDER = click.Path(path_type=Path)
+
+
+def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
+    """A click option that also reads MEDSHIELD_<NAME>."""
+    word = next(name for name in names if name.startswith("--")).removeprefix("--")
+    variable = "MEDSHIELD_" + word.replace("-", "_").upper()
+    return click.option(*names, envvar=variable, show_envvar=False, **settings)
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Take option values from a TOML file; command line and environment win over it.
+
+    Keys at the top are for every command that has such an option; those of a table, such as
+    `[protect]`, are for that command and win.
+    """
+    if path is None:
+        return None
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"--config {path}: can't be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"--config {path}: not TOML ({error})") from error
+    commands = cast(click.Group, context.find_root().command).commands
+    tables = {name: table for name, table in values.items() if isinstance(table, dict)}
+    _refuse_unknown(path, "table", set(tables), set(commands))
+    everywhere = {name for command in commands.values() for name in _option_names(command)}
+    shared = {_plain(name): value for name, value in values.items() if name not in tables}
+    _refuse_unknown(path, "option", set(shared), everywhere)
+    own = {_plain(name): value for name, value in tables.get(context.info_name or "", {}).items()}
+    known = _option_names(context.command)
+    _refuse_unknown(path, "option", set(own), set(known))
+    context.default_map = {
+        known[name]: ",".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in (shared | own).items()
+        if name in known
+    }
+    return path
+
+
+def _plain(key: str) -> str:
+    return key.replace("_", "-")
+
+
+def _option_names(command: click.Command) -> dict[str, str]:
+    """Long options without their dashes, and click's names for them."""
+    return {
+        name.removeprefix("--"): parameter.name
+        for parameter in command.params
+        for name in parameter.opts
+        if name.startswith("--") and parameter.name
+    }
+
+
+def _refuse_unknown(path: Path, what: str, found: set[str], known: set[str]) -> None:
+    if unknown := sorted(found - known):
+        raise InputError(f"--config {path}: no {what} is called {', '.join(unknown)}")
+
+
+def _note_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    """Remember, for errors too, that standard output is to be JSON."""
+    context.ensure_object(dict)["json"] = value
+    return value
+
+
+source_argument = click.argument("source", type=FOLDER)
+
+labelling = options(
+    option("--labels", type=FOLDER, help="CSV with a label per image; found by itself if absent."),
+    option("--path-col", help="Its column of image paths."),
+    option("--label-col", help="Its column of labels, or several finding columns: A,B,C."),
+    option("--patient-col", help="Its column of patients; images of one patient stay together."),
+    option("--split-col", help="Its column of train, val and test."),
+    option("--masks", type=FOLDER, help="Folder of masks, inside the source."),
+    option("--label-tag", metavar="GGGG,EEEE", help="DICOM tag that holds the class."),
+    option(
+        "--task",
+        type=click.Choice(["auto", "classification", "multilabel", "segmentation"]),
+        default="auto",
+        show_default=True,
+    ),
+    option("--allow-missing", is_flag=True, help="Go on without images or rows that don't match."),
+)
+intensity_option = option(
+    "--intensity",
+    metavar="auto|window|stored|LOW,HIGH",
+    default="auto",
+    show_default=True,
+    help="Range that eps is a fraction of.",
+)
+fitting = options(
+    option("--method", type=click.Choice(METHOD_NAMES), default="em", show_default=True),
+    option("--eps", help="Radius as a fraction of the intensity range, such as 8/255."),
+    intensity_option,
+    option("--image-size", type=click.IntRange(32, 2048), help="Grid the perturbation is made on."),
+    option(
+        "--effort",
+        type=click.FloatRange(0, 1000, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="Times the training steps.",
+    ),
+    option("--seed", type=int, help="For a repeatable key; the default is a random one."),
+)
+running = options(
+    option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    ),
+    option(
+        "--workers",
+        type=click.IntRange(1),
+        default=max(1, min(8, os.cpu_count() or 1)),
+        show_default="processors",
+        help="Files read and written at a time.",
+    ),
+)
+talking = options(
+    option(  # before --json, which it may hold
+        "--config",
+        type=FOLDER,
+        is_eager=True,
+        expose_value=False,
+        callback=_read_config,
+        help="TOML file of option values.",
+    ),
+    option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        is_eager=True,
+        callback=_note_json,
+        help="One JSON document on standard output.",
+    ),
+    option("--quiet", "-q", is_flag=True, help="No progress."),
+    option("--verbose", "-v", is_flag=True, help="More of it."),
+    option("--log-file", type=FOLDER, help="Write messages there, too."),
+)

@@ -1,0 +1,74 @@
+"""What a run has finished so far, kept so that an interrupted run can go on."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from medshield.manifest import Record, sha256
+from medshield.private import write_private
+
+JOURNAL = "progress.jsonl"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One file that is done with.
+
+    Attributes:
+        record: its line of the manifest.
+        source_checksum: SHA-256 of the file in the source; None where nothing of it is released.
+    """
+
+    record: Record
+    source_checksum: str | None = None
+
+    def to_line(self) -> str:
+        """One line of JSON."""
+        return json.dumps([self.record.to_line(), self.source_checksum]) + "\n"
+
+
+class Journal:
+    """Takes what workers finish, the moment they do, from any thread."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def add(self, finished: Finished) -> Finished:
+        """Write it down, so that it outlives the process; returns it."""
+        with self._lock:
+            self._file.write(finished.to_line())
+            self._file.flush()
+        return finished
+
+
+@contextmanager
+def opened(path: Path, known: Iterable[Finished]) -> Iterator[Journal]:
+    """A journal that starts from what is known: a line that a crash cut short is gone."""
+    write_private(path, "".join(finished.to_line() for finished in known).encode())
+    with path.open("a") as file:
+        yield Journal(file)
+
+
+def read(path: Path, folder: Path) -> dict[str, Finished]:
+    """What an interrupted run finished, as far as its files are in the folder and whole."""
+    done: dict[str, Finished] = {}
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            text, checksum = json.loads(line)
+            record = Record.from_line(text)
+        except (ValueError, TypeError):
+            continue  # the line that the interruption cut short
+        if record.sha256 is None or _is_whole(folder / record.path, record.sha256):
+            done[record.path] = Finished(record, checksum)
+    return done
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256(path) == digest

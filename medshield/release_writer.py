@@ -1,0 +1,230 @@
+"""One pass over the files of a source: decode, perturb, write, rename, decode again, measure.
+
+Memory is bounded by a block of images, whatever the size of the data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import abc
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medshield import manifest
+from medshield.augmentation import resized
+from medshield.dataset import examples
+from medshield.dataset.scan import Scan, SourceFile, unreadable
+from medshield.errors import RefusedFile
+from medshield.formats import DecodedImage, codec_named
+from medshield.generator import Generator
+from medshield.journal import Finished, Journal
+from medshield.manifest import Record
+from medshield.methods.base import BLOCK
+from medshield.metrics import psnr, ssim
+from medshield.places import Places
+
+MOST_VALUES_A_BLOCK = 1 << 26
+"""Stored values that are decoded at a time: 64 CT slices, or a dozen mammograms."""
+STATUS_OF_ACTION = {"omit": "omitted", "refuse": "refused"}
+NOTHING_MOVED = (
+    "not one pixel moved, so the file would be the clean image: everything lies outside the "
+    "intensity range, or epsilon is too small; widen --intensity or raise --eps"
+)
+
+
+class ReleaseWriter:
+    """Writes files of a source into a release that grows.
+
+    Args:
+        found: the plan.
+        generator: makes the perturbations.
+        places: of the release.
+        journal: told of each file as soon as it is whole.
+        workers: files read and written at a time.
+    """
+
+    def __init__(
+        self, found: Scan, generator: Generator, places: Places, journal: Journal, workers: int
+    ) -> None:
+        self._found = found
+        self._generator = generator
+        self._places = places
+        self._journal = journal
+        self._workers = workers
+
+    def write(self, files: Sequence[SourceFile]) -> abc.Generator[Finished, None, None]:
+        """Do what is planned for each file; yields as files are done, other files first.
+
+        An interruption lets the files that are being written come to an end, and no more.
+        """
+        others = [file for file in files if file.action != "protect"]
+        images = [file for file in files if file.action == "protect"]
+        pool = ThreadPoolExecutor(self._workers)
+        try:
+            yield from pool.map(self._not_protected, others)
+            for block in _blocks(images):
+                yield from self._written_block(pool, block)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _written_block(
+        self, pool: ThreadPoolExecutor, block: Sequence[SourceFile]
+    ) -> Iterator[Finished]:
+        ready: list[tuple[SourceFile, DecodedImage, Tensor]] = []
+        for file, read in zip(block, pool.map(self._read, block), strict=True):
+            if isinstance(read, str):
+                yield self._journal.add(_refused(file, read))
+            else:
+                ready.append((file, *read))
+        deltas = self._deltas(ready)
+        jobs = [
+            pool.submit(self._protected, file, image, delta)
+            for (file, image, _), delta in zip(ready, deltas, strict=True)
+        ]
+        for job in jobs:
+            yield job.result()
+
+    def _read(self, file: SourceFile) -> tuple[DecodedImage, Tensor] | str:
+        """The image and its target, or why it is refused."""
+        try:
+            image = examples.decoded(self._found.source / file.path)
+            size = self._generator.method.setting.size
+            return image, examples.target_tensor(file, self._found, size)
+        except RefusedFile as error:
+            return str(error)
+
+    def _deltas(self, ready: Sequence[tuple[SourceFile, DecodedImage, Tensor]]) -> list[Tensor]:
+        """The delta of each image on the working grid, (frames, channels, size, size)."""
+        if not ready:
+            return []
+        setting = self._generator.method.setting
+        images = [
+            examples.image_tensor(image, self._found, setting.channels, setting.size)
+            for _, image, _ in ready
+        ]
+        names = [name for file, _, _ in ready for name in examples.frame_names(file)]
+        targets = torch.cat([target for _, _, target in ready])
+        deltas = self._generator.method.perturb(torch.cat(images), targets, names)
+        return list(torch.split(deltas, [len(image) for image in images]))
+
+    def _not_protected(self, file: SourceFile) -> Finished:
+        if file.action == "copy":
+            return self._journal.add(self._copied(file))
+        record = Record(file.path, STATUS_OF_ACTION[file.action], file.format, reason=file.reason)
+        return self._journal.add(Finished(record))
+
+    def _copied(self, file: SourceFile) -> Finished:
+        temporary = self._temporary(file)
+        try:
+            source = (self._found.source / file.path).open("rb")
+        except OSError as error:
+            return _refused(file, unreadable(error))
+        with source, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        digest, size = manifest.sha256(temporary), temporary.stat().st_size
+        self._put(temporary, file)
+        record = Record(
+            file.path, "copied", file.format, sha256=digest, bytes=size, reason=file.reason
+        )
+        return Finished(record, digest)
+
+    def _protected(self, file: SourceFile, image: DecodedImage, delta: Tensor) -> Finished:
+        temporary = self._temporary(file)
+        try:
+            finished = self._written(file, image, delta, temporary)
+        except RefusedFile as error:
+            temporary.unlink(missing_ok=True)
+            return self._journal.add(_refused(file, str(error)))
+        self._put(temporary, file)
+        return self._journal.add(finished)
+
+    def _written(
+        self, file: SourceFile, image: DecodedImage, delta: Tensor, target: Path
+    ) -> Finished:
+        """Write one protected image and measure what was written.
+
+        Raises:
+            RefusedFile: what was written does not keep the promise.
+        """
+        intensity = self._found.ranges[file.kind]
+        epsilon = self._generator.method.setting.budget.epsilon
+        radius = image.epsilon_stored(intensity, epsilon)
+        if image.is_grey:
+            delta = delta.mean(1, keepdim=True)
+        delta = resized(delta, *image.stored.shape[1:3]).expand(-1, image.colour_channels, -1, -1)
+        codec = codec_named(file.format)
+        stored = image.moved(delta.numpy(), intensity, epsilon)
+        notes = codec.write(image, stored, target, radius)
+        again = codec.decode(target).stored
+        furthest = _furthest(again, image.stored, radius)
+        width = intensity.width / abs(image.slope)
+        colour = image.colour_channels
+        record = Record(
+            path=file.path,
+            status="protected",
+            format=file.format,
+            sha256=manifest.sha256(target),
+            bytes=target.stat().st_size,
+            epsilon_stored=radius,
+            max_abs_delta=furthest,
+            psnr=psnr(image.stored[..., :colour], again[..., :colour], width),
+            ssim=ssim(image.stored[..., :colour], again[..., :colour], width),
+            notes=notes,
+        )
+        return Finished(record, manifest.sha256(self._found.source / file.path))
+
+    def _temporary(self, file: SourceFile) -> Path:
+        """A name of this file's own; codecs may look at its end, such as `.nii.gz`."""
+        own = hashlib.sha256(file.path.encode("utf-8", "surrogateescape")).hexdigest()
+        return self._places.scratch / f"{own}-{Path(file.path).name[-16:]}"
+
+    def _put(self, temporary: Path, file: SourceFile) -> None:
+        """Give a whole file its place in the release."""
+        target = self._places.partial / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(target)
+
+
+def _refused(file: SourceFile, reason: str) -> Finished:
+    return Finished(Record(file.path, "refused", file.format, reason=reason))
+
+
+def _blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
+    """Runs of files that fill a block of the method's, or the memory that one may take."""
+    block: list[SourceFile] = []
+    frames = values = 0
+    for file in files:
+        block.append(file)
+        frames += file.shape[0]
+        values += prod(file.shape)
+        if frames >= BLOCK or values >= MOST_VALUES_A_BLOCK:
+            yield block
+            block, frames, values = [], 0, 0
+    if block:
+        yield block
+
+
+def _furthest(written: NDArray[Any], original: NDArray[Any], radius: float) -> float:
+    """The greatest change in stored units, if the written file keeps the promise.
+
+    Raises:
+        RefusedFile: another shape, a value further from the source than epsilon, or no change.
+    """
+    if written.shape != original.shape:
+        raise RefusedFile("the written file decodes to another size; report this file's kind")
+    moved = np.abs(written.astype(np.float64) - original.astype(np.float64))
+    furthest = float(np.nanmax(moved, initial=0.0))
+    if not furthest <= radius:
+        raise RefusedFile("the written file left the bound when decoded; its coding can't hold it")
+    if furthest == 0:
+        raise RefusedFile(NOTHING_MOVED)
+    return furthest

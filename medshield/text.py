@@ -1,0 +1,31 @@
+"""Words on a terminal: names of files may hold anything, lines stay lines."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """The text on one line: control characters and bytes that are no text are escaped.
+
+    A file name may hold a newline, a terminal's escape sequence, or bytes of another encoding
+    (PEP 383 surrogates, which no terminal takes).
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def counted(counts: dict[str, int], most: int = 6) -> str:
+    """`3 protected, 1 copied`, and how many more kinds there are."""
+    parts = [f"{number} {name}" for name, number in list(counts.items())[:most]]
+    if len(counts) > most:
+        parts.append(f"{len(counts) - most} more")
+    return ", ".join(parts)
+
+
+def listed(counts: dict[str, int], most: int = 6) -> str:
+    """`64 x 64 (528), 96 x 96 (12)`: for names that are numbers themselves."""
+    parts = [f"{name} ({number})" for name, number in list(counts.items())[:most]]
+    if len(counts) > most:
+        parts.append(f"{len(counts) - most} more")
+    return ", ".join(parts)
