@@ -35,18 +35,17 @@ def split_by_group(examples: Examples, seed: int, notes: list[str]) -> dict[str,
         notes.append("validation: a fifth of the training part, by patient")
         drawn = _drawn(examples, rows["train"], {"train": 0.8, "val": 0.2}, seed)
         rows |= drawn
-    tested = np.unique(groups[rows["test"]])
-    for part in ("train", "val"):
-        overlap = np.isin(groups[rows[part]], tested)
+    taken = groups[rows["test"]]
+    for part in ("val", "train"):
+        overlap = np.isin(groups[rows[part]], taken)
         if overlap.any():
-            notes.append(f"{part}: left out {overlap.sum()} images of patients in the test part")
+            notes.append(f"{part}: left out {overlap.sum()} images of patients in another part")
             rows[part] = rows[part][~overlap]
+        taken = np.append(taken, groups[rows[part]])
     return rows
 
 
-def _drawn(
-    examples: Examples, rows: Rows, shares: dict[str, float], seed: int
-) -> dict[str, Rows]:
+def _drawn(examples: Examples, rows: Rows, shares: dict[str, float], seed: int) -> dict[str, Rows]:
     """Deal whole groups out to the parts, class by class, always to the part that lacks most."""
     rng = np.random.default_rng(seed)
     targets = examples.targets.numpy()
