@@ -19,6 +19,7 @@ import numpy as np
 
 from medshield import manifest, progress
 from medshield.budget import parse_epsilon
+from medshield.dataset.intensity import range_of
 from medshield.dataset.scan import MASK_REASON, walk
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import CODECS, Codec, DecodedImage, IntensityRange, recognise
@@ -171,6 +172,8 @@ class Inspector:
             yield "not a file"
         elif manifest.sha256(path) != record.sha256:
             yield "its checksum differs from the manifest"
+        elif path.stat().st_size != record.bytes:
+            yield "its size differs from the manifest"
         elif record.status == "copied":
             yield from self._copied_faults(record, path)
         else:
@@ -230,9 +233,10 @@ class Inspector:
         """Against the declared epsilon and range, not against what the manifest says of them."""
         if self._declared is None:
             return
-        intensity = self._declared.ranges.get(clean.kind)
-        if intensity is None:
-            yield "the summary declares no intensity range for its kind"
+        try:
+            intensity = range_of(clean, self._declared.ranges)
+        except RefusedFile as error:
+            yield str(error)
             return
         radius = clean.epsilon_stored(intensity, self._declared.epsilon)
         if record.epsilon_stored is None or abs(radius - record.epsilon_stored) > 1e-9 * radius:

@@ -34,7 +34,8 @@ class Key:
     @classmethod
     def from_seed(cls, seed: int) -> Key:
         """The key of `--seed`: repeatable, and only as secret as the number itself."""
-        return cls(hashlib.blake2b(f"medshield seed {seed}".encode(), digest_size=KEY_BYTES).digest())
+        message = f"medshield seed {seed}".encode()
+        return cls(hashlib.blake2b(message, digest_size=KEY_BYTES).digest())
 
     def number(self, *names: str) -> int:
         """A 63-bit number for these names (the largest that every generator takes as a seed)."""

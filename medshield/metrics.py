@@ -76,7 +76,8 @@ def ssim(original: Array, changed: Array, data_range: float) -> float:
     """Mean structural similarity over frames (Wang et al. 2004); NaN under 7 px a side.
 
     Args:
-        original, changed: (frames, height, width, channels).
+        original: (frames, height, width, channels).
+        changed: the same shape.
         data_range: width of the intensity range, in the units of the arrays.
     """
     from skimage.metrics import structural_similarity
@@ -84,7 +85,7 @@ def ssim(original: Array, changed: Array, data_range: float) -> float:
     if min(original.shape[1:3]) < 7:
         return float("nan")
     each = [
-        structural_similarity(
+        structural_similarity(  # type: ignore[no-untyped-call]
             a.astype(np.float64), b.astype(np.float64), data_range=data_range, channel_axis=-1
         )
         for a, b in zip(original, changed, strict=True)

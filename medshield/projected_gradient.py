@@ -1,4 +1,4 @@
-"""The one projected-gradient loop (Madry et al. 2018), for crafting and for adversarial training."""
+"""The one projected-gradient loop (Madry et al. 2018): for crafting, and for training."""
 
 from __future__ import annotations
 

@@ -202,4 +202,6 @@ class Segmentation(Task):
         return self.scores(counts, test_targets)
 
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classification, MultiLabel, Segmentation)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Classification, MultiLabel, Segmentation)
+}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medshield.augmentation import resized
+from medshield.dataset.intensity import range_of
 from medshield.dataset.scan import Scan, SourceFile, unreadable
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import DecodedImage, recognise
@@ -69,7 +70,7 @@ def frame_names(file: SourceFile) -> list[str]:
 
 def image_tensor(image: DecodedImage, found: Scan, channels: int, size: int) -> Tensor:
     """(frames, channels, size, size) in [0, 1]."""
-    pixels = torch.from_numpy(image.pixels(found.ranges[image.kind]))
+    pixels = torch.from_numpy(image.pixels(range_of(image, found.ranges)))
     small = resized(pixels, size, size).clamp(0, 1)
     if small.shape[1] == channels:
         return small

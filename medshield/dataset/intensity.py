@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medshield.errors import InputError
+from medshield.errors import InputError, RefusedFile
 from medshield.formats import DecodedImage, IntensityRange
 
 SAMPLES_A_FILE = 4096
 PERCENTILES = (0.5, 99.5)
+SCALE_GAP = 3.0
+FEWEST_OF_A_SCALE = 3
+"""MR scanners, and the programs behind them, number the same signal from 0 to 100 or to 500,000.
+Files whose spreads lie more than a factor of three apart, with no file in between, are numbered
+on different scales; one range for all would drown the small ones. Two files do not make a scale."""
 WIDEST_SPREAD = 10.0
 """Windows that differ more than this in width say how to look at one image, not what the
 numbers mean (MR, PET): then the whole data set's percentiles are the fairer range."""
@@ -56,13 +61,7 @@ class KindSurvey:
             self.declared[min(image.declared, key=lambda pair: pair[1] - pair[0])] += 1
         else:
             self.undeclared += 1
-        values = image.stored[..., : image.colour_channels].reshape(-1)
-        if image.frozen is not None:
-            frozen = np.broadcast_to(image.frozen, image.stored.shape)
-            values = values[~frozen[..., : image.colour_channels].reshape(-1)]
-        values = values[:: max(1, len(values) // SAMPLES_A_FILE)].astype(np.float64)
-        values = values[np.isfinite(values)]
-        self.samples.append(values * image.slope + image.intercept)
+        self.samples.append(_sample(image))
         if image.is_integer:
             info = np.iinfo(image.stored.dtype)
             ends = [
@@ -72,8 +71,52 @@ class KindSurvey:
             self.stored = (min(self.stored[0], *ends), max(self.stored[1], *ends))
 
 
+def _sample(image: DecodedImage) -> NDArray[np.float64]:
+    """Some of the values that may move, in real-world units, evenly spread over the image."""
+    values = image.stored[..., : image.colour_channels].reshape(-1)
+    if image.frozen is not None:
+        frozen = np.broadcast_to(image.frozen, image.stored.shape)
+        values = values[~frozen[..., : image.colour_channels].reshape(-1)]
+    some: NDArray[np.float64] = values[:: max(1, len(values) // SAMPLES_A_FILE)].astype(np.float64)
+    return some[np.isfinite(some)] * image.slope + image.intercept
+
+
+def range_name(kind: str, spread: float, ranges: Mapping[str, IntensityRange]) -> str:
+    """Which of the declared ranges an image has: its kind's, or that of its kind and scale.
+
+    Args:
+        kind: of the decoded image.
+        spread: as `spread_of` gives it.
+        ranges: by name.
+
+    Raises:
+        RefusedFile: none was declared for its kind.
+    """
+    names = [name for name in ranges if name == kind or name.startswith(f"{kind}, scale ")]
+    if not names:
+        raise RefusedFile(f"no intensity range is declared for {kind} files")
+    if len(names) == 1:
+        return names[0]
+    return min(names, key=lambda name: abs(math.log(ranges[name].width / max(spread, 1e-300))))
+
+
+def range_of(image: DecodedImage, ranges: Mapping[str, IntensityRange]) -> IntensityRange:
+    """The declared range of an image; see `range_name`."""
+    return ranges[range_name(image.kind, spread_of(image), ranges)]
+
+
+def spread_of(image: DecodedImage) -> float:
+    """Between the percentiles of the values that may move, in real-world units."""
+    return _spread(_sample(image))
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 0.0)
+    return float(high - low)
+
+
 def choose(surveys: Iterable[tuple[str, KindSurvey]], wanted: str) -> dict[str, IntensityRange]:
-    """One range for each kind of file.
+    """One range for each kind of file, or for each scale of a kind without declared ranges.
 
     Args:
         surveys: kind and what is known of it.
@@ -84,10 +127,16 @@ def choose(surveys: Iterable[tuple[str, KindSurvey]], wanted: str) -> dict[str, 
             constant.
     """
     parsed = parse_intensity(wanted)
-    return {kind: _choose_one(kind, survey, parsed) for kind, survey in surveys}
+    ranges: dict[str, IntensityRange] = {}
+    for kind, survey in surveys:
+        declared = _declared(kind, survey, parsed)
+        ranges |= {kind: declared} if declared else _by_scale(kind, survey)
+    return ranges
 
 
-def _choose_one(kind: str, survey: KindSurvey, wanted: str | tuple[float, float]) -> IntensityRange:
+def _declared(
+    kind: str, survey: KindSurvey, wanted: str | tuple[float, float]
+) -> IntensityRange | None:
     if isinstance(wanted, tuple):
         return IntensityRange(*wanted, reason="given with --intensity")
     if wanted == "stored":
@@ -101,15 +150,43 @@ def _choose_one(kind: str, survey: KindSurvey, wanted: str | tuple[float, float]
         return IntensityRange(*narrowest, reason=_window_reason(survey))
     if narrowest is not None and not survey.undeclared and _agree(survey):
         return IntensityRange(*narrowest, reason=_window_reason(survey))
-    values = np.concatenate(survey.samples)
+    return None
+
+
+def _by_scale(kind: str, survey: KindSurvey) -> dict[str, IntensityRange]:
+    """Percentiles over all files that are numbered on one scale."""
+    groups = _scales(survey.samples)
+    names = [f"{kind}, scale {i} of {len(groups)}" for i in range(1, len(groups) + 1)]
+    return {
+        name: _percentiles(name, group, bool(survey.declared))
+        for name, group in zip(names if len(groups) > 1 else [kind], groups, strict=True)
+    }
+
+
+def _scales(samples: list[NDArray[np.float64]]) -> list[list[NDArray[np.float64]]]:
+    """Files in groups of like spread, from the narrowest to the widest."""
+    groups: list[list[NDArray[np.float64]]] = [[]]
+    last = 0.0
+    for values in sorted(samples, key=_spread):
+        spread = _spread(values)
+        if spread > SCALE_GAP * last > 0 and len(groups[-1]) >= FEWEST_OF_A_SCALE:
+            groups.append([])
+        groups[-1].append(values)
+        last = spread
+    if len(groups) > 1 and len(groups[-1]) < FEWEST_OF_A_SCALE:
+        groups[-2] += groups.pop()
+    return groups
+
+
+def _percentiles(name: str, samples: list[NDArray[np.float64]], windows: bool) -> IntensityRange:
+    values = np.concatenate(samples)
     low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 0.0)
     if not low < high:
         low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
     if not low < high:
-        raise InputError(f"{kind}: every pixel has the same value; give --intensity LOW,HIGH")
-    count = len(survey.samples)
-    reason = f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} over {count} files"
-    if survey.declared:
+        raise InputError(f"{name}: every pixel has the same value; give --intensity LOW,HIGH")
+    reason = f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} over {len(samples)} files"
+    if windows:
         reason += ", as their declared windows are missing or too far apart to mean one range"
     return IntensityRange(float(low), float(high), reason)
 

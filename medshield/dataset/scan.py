@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from medshield.dataset.annotations import Annotation, AnnotationOptions, Annotations, annotate
-from medshield.dataset.intensity import KindSurvey, choose, parse_intensity
+from medshield.dataset.intensity import (
+    KindSurvey,
+    choose,
+    parse_intensity,
+    range_name,
+    spread_of,
+)
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.formats.base import stored_radius
@@ -248,6 +254,7 @@ def scan(
     wanted = _wanted_masks(annotations)
     looked: dict[str, SourceFile] = {}
     surveys: dict[str, KindSurvey] = {}
+    spreads: dict[str, float] = {}
 
     def look(path: str) -> tuple[SourceFile, DecodedImage | None]:
         if path in masks and path not in wanted:
@@ -261,14 +268,21 @@ def scan(
                 plan = SourceFile(plan.path, "copy", MASK_REASON, plan.format)
             elif image is not None:
                 surveys.setdefault(plan.kind, KindSurvey()).add(image)
+                spreads[plan.path] = spread_of(image)
                 plan = _annotated(plan, image, annotations)
             plans[plan.path] = plan
             progress(number, len(codecs))
     plans = {path: _with_mask(plan, looked) for path, plan in plans.items()}
     known = dict(known_ranges or {})
-    unknown = [(kind, survey) for kind, survey in sorted(surveys.items()) if kind not in known]
-    ranges = {kind: known[kind] for kind in known if kind in surveys} | choose(unknown, intensity)
-    files = [plans[path] for path in found]
+    unknown = [
+        (kind, survey)
+        for kind, survey in sorted(surveys.items())
+        if kind not in {name.split(", scale ")[0] for name in known}
+    ]
+    ranges = known | choose(unknown, intensity)
+    files = [_with_range(plans[path], spreads, ranges) for path in found]
+    used = {file.kind for file in files}
+    ranges = {kind: ranges[kind] for kind in ranges if kind in used}
     if epsilon is not None:
         files = [_with_radius(file, ranges, epsilon) for file in files]
     return Scan(source, tuple(files), annotations, ranges, problem)
@@ -365,6 +379,15 @@ def _annotated(
     if annotation.patient is None and image.patient:
         annotation = replace(annotation, patient=image.patient)
     return replace(plan, annotation=annotation)
+
+
+def _with_range(
+    file: SourceFile, spreads: Mapping[str, float], ranges: Mapping[str, IntensityRange]
+) -> SourceFile:
+    """The file with the name of its range as its kind."""
+    if file.path not in spreads:
+        return file
+    return replace(file, kind=range_name(file.kind, spreads[file.path], ranges))
 
 
 def _with_radius(

@@ -73,7 +73,7 @@ class DicomCodec(Codec):
 
     name = "dicom"
 
-    def recognises(self, head: bytes, path: Path) -> bool:  # noqa: ARG002
+    def recognises(self, head: bytes, path: Path) -> bool:
         """By "DICM" behind the preamble, or by a first element that can only be DICOM's."""
         return head[128:PREAMBLE_END] == b"DICM" or _starts_with_element(head)
 
@@ -87,7 +87,7 @@ class DicomCodec(Codec):
         image: DecodedImage,
         stored: NDArray[Any],
         target: Path,
-        radius: float,  # noqa: ARG002
+        radius: float,
     ) -> list[str]:
         """Write the source with other pixels; see `Codec.write`.
 

@@ -54,7 +54,7 @@ class JpegCodec(Codec):
 
     name = "jpeg"
 
-    def recognises(self, head: bytes, path: Path) -> bool:  # noqa: ARG002
+    def recognises(self, head: bytes, path: Path) -> bool:
         """By SOI and the first byte of another marker."""
         return head.startswith(b"\xff\xd8\xff")
 

@@ -121,7 +121,7 @@ class NiftiCodec(Codec):
         image: DecodedImage,
         stored: NDArray[Any],
         target: Path,
-        radius: float,  # noqa: ARG002
+        radius: float,
     ) -> list[str]:
         """Write the source with other voxels; see `Codec.write`. Exact, so there are no notes.
 

@@ -45,7 +45,7 @@ class PngCodec(Codec):
 
     name = "png"
 
-    def recognises(self, head: bytes, path: Path) -> bool:  # noqa: ARG002
+    def recognises(self, head: bytes, path: Path) -> bool:
         """By the signature (PNG third edition section 5.2)."""
         return head.startswith(SIGNATURE)
 
@@ -89,7 +89,7 @@ class PngCodec(Codec):
         image: DecodedImage,
         stored: NDArray[Any],
         target: Path,
-        radius: float,  # noqa: ARG002
+        radius: float,
     ) -> list[str]:
         """Write the source with other pixels; see `Codec.write`. Exact, so there are no notes.
 
