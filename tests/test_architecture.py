@@ -1,0 +1,178 @@
+"""Which module may import which, and what must start without PyTorch."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "medshield"
+
+FLOORS = [
+    # The ball, the key, the gradient loop, and what has no idea of images.
+    {"__init__", "errors", "budget", "keys", "randomness", "projected_gradient"}
+    | {"places", "private", "progress", "text", "versions"},
+    # Bytes to stored values and back.
+    {"formats"},
+    # What a folder holds, and measures.
+    {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"},
+    # The science.
+    {"countermeasures", "evidence", "generator", "methods", "threats", "training", "trials"},
+    # One function and one configuration each.
+    {"benchmark", "check", "medmnist_folder", "protect", "release_writer", "tables", "verify"},
+    # The command line.
+    {"cli", "cli_options", "__main__"},
+]
+
+STARTS_WITHOUT_TORCH = [
+    "import medshield",
+    "import medshield.cli",
+    "import medshield.formats, medshield.dataset.scan, medshield.check",
+    "import medshield.budget, medshield.keys, medshield.errors",
+]
+
+
+def module_name(path):
+    """`medshield/formats/png.py` is formats.png, and a package is named by its folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_in(tree):
+    """The names in this package that are imported anywhere below a node, in functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name != "medshield")
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}".removeprefix("medshield.")
+                yield name if name in MODULES else str(node.module)
+
+
+def imported_by(tree):
+    """The modules of this package below a node; a name of the package itself is `__init__`'s."""
+    names = (name.removeprefix("medshield.") for name in imports_in(tree))
+    return {"__init__" if name == "medshield" else name for name in names} & MODULES
+
+
+def without_types(tree):
+    """The tree less what is imported for type checkers alone."""
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    ]
+    return tree
+
+
+PATHS = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = set(PATHS)
+IMPORTS = {module: imported_by(parsed(path)) for module, path in PATHS.items()}
+AT_RUN_TIME = {m: imported_by(without_types(parsed(path))) for m, path in PATHS.items()}
+
+
+def floor_of(module):
+    first = module.split(".")[0]
+    return next((number for number, names in enumerate(FLOORS) if first in names), None)
+
+
+def reached_from(modules, imports=IMPORTS):
+    """These modules and all that they import, directly or not."""
+    reached, waiting = set(), list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting += imports[module]
+    return reached
+
+
+def below(package):
+    return {module for module in MODULES if module.split(".")[0] == package}
+
+
+def test_the_walk_sees_imports_of_every_form():
+    assert {"errors", "formats.base", "formats.reserved"} <= IMPORTS["formats.png"]
+    assert {"protect", "verify", "__init__"} <= IMPORTS["cli"]  # inside functions, and a name
+    assert "formats.dicom_codecs" in IMPORTS["formats.dicom_refusals"]  # a module of a package
+
+
+def test_every_module_has_a_floor():
+    assert {module for module in MODULES if floor_of(module) is None} == set()
+    assert sum(map(len, FLOORS)) == len({module.split(".")[0] for module in MODULES})
+
+
+def test_the_documentation_says_the_same():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(len(FLOORS)))
+    for number, names in rows:
+        named = {name.rstrip("/") for name in re.findall(r"`(.*?)`", names)}
+        assert named <= FLOORS[int(number)]
+
+
+def test_no_module_imports_from_a_floor_above():
+    upwards = {
+        f"{module} -> {other}"
+        for module, others in IMPORTS.items()
+        for other in others
+        if (floor_of(other) or 0) > (floor_of(module) or 0)
+    }
+    assert upwards == set()
+
+
+@pytest.mark.parametrize("module", ["errors", "budget", "keys", "projected_gradient"])
+def test_the_ground_floor_stands_on_itself(module):
+    assert reached_from([module]) <= {"errors", "budget", "keys", "projected_gradient"}
+
+
+def test_formats_know_nothing_but_errors_and_themselves():
+    assert reached_from(below("formats")) == below("formats") | {"errors"}
+
+
+@pytest.mark.parametrize("package", ["dataset", "methods", "countermeasures"])
+def test_data_and_science_know_nothing_of_the_commands(package):
+    commands = {"protect", "verify", "check", "benchmark", "cli"}
+    assert not reached_from(below(package)) & commands
+
+
+def test_data_know_nothing_of_methods_and_methods_nothing_of_files():
+    assert not reached_from(below("dataset")) & below("methods")
+    assert not reached_from(below("methods")) & (below("formats") | below("dataset"))
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    circles = {m for m in MODULES if m in reached_from(AT_RUN_TIME[m], AT_RUN_TIME)}
+    assert circles == set()
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize("statement", STARTS_WITHOUT_TORCH)
+def test_importing_brings_no_torch(statement):
+    assert run(f"import sys; {statement}; print('torch' in sys.modules)") == "False\n"
+
+
+def test_help_brings_no_torch():
+    code = """
+import sys
+from medshield.cli import main
+sys.argv = ["medshield", "--help"]
+try:
+    main()
+except SystemExit as end:
+    print("exit", end.code, "torch" in sys.modules)
+"""
+    assert run(code).splitlines()[-1] == "exit 0 False"

@@ -1,0 +1,164 @@
+"""Leakage of predictions that were made up so that its true value is known."""
+
+import numpy as np
+import pytest
+
+from medshield import evidence
+from medshield.evidence import Leakage, Verdict, measure_leakage, summarise, worst
+from medshield.tasks import Classification
+
+TASK = Classification(("benign", "malignant"))
+COUNT, SEEDS = 400, 3
+TARGETS = np.arange(COUNT) % 2
+GROUPS = np.arange(COUNT) // 2
+FLOOR = 0.5
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch):
+    monkeypatch.setattr(evidence, "BOOTSTRAP_DRAWS", 100)
+
+
+def predictions(accuracy, seed=0):
+    """One array per seed that is right on a random share of the examples."""
+    rng = np.random.default_rng(seed)
+    arms = []
+    for _ in range(SEEDS):
+        right = rng.random(COUNT) < accuracy
+        said = np.where(right, TARGETS, 1 - TARGETS)
+        sure = rng.uniform(0.55, 0.95, COUNT)
+        malignant = np.where(said == 1, sure, 1 - sure)
+        arms.append(np.stack([1 - malignant, malignant], 1))
+    return arms
+
+
+def constant():
+    return [np.tile([0.6, 0.4], (COUNT, 1))] * SEEDS
+
+
+def leakage(clean, protected, score="balanced_accuracy", seed=0, groups=GROUPS):
+    rng = np.random.default_rng(seed)
+    return measure_leakage(TASK, score, "last epoch", clean, protected, TARGETS, groups, FLOOR, rng)
+
+
+def test_nothing_learned_is_protected():
+    found = leakage(predictions(0.95), constant())
+    assert found.estimate == found.low == found.high == 0
+    assert (found.protected, found.floor) == (0.5, 0.5)
+    assert found.verdict is Verdict.PROTECTED
+
+
+def test_everything_learned_is_not_protected():
+    found = leakage(predictions(0.95), predictions(0.95, seed=1))
+    assert found.estimate == pytest.approx(1, abs=0.05)
+    assert found.verdict is Verdict.NOT_PROTECTED
+
+
+def test_a_third_is_partly():
+    found = leakage(predictions(0.95), predictions(0.65, seed=1))
+    assert found.verdict is Verdict.PARTLY
+
+
+def test_half_of_it_is_not_protected_as_the_upper_end_decides():
+    found = leakage(predictions(0.95), predictions(0.725, seed=1))
+    assert found.estimate == pytest.approx(0.5, abs=0.1)
+    assert found.verdict is Verdict.NOT_PROTECTED
+
+
+def test_the_clean_arm_at_its_floor_tells_nothing():
+    found = leakage(constant(), constant())
+    assert np.isnan(found.estimate)
+    assert found.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_clean_arm_that_beats_its_floor_by_luck_tells_nothing():
+    found = leakage(predictions(0.505, seed=4), constant())
+    assert not found.clean_low > found.floor
+    assert found.verdict is Verdict.INCONCLUSIVE
+
+
+def test_worse_than_the_floor_is_negative_by_decision_and_leakage_by_ranking():
+    """A ranking that is wrong throughout is turned around with one sign."""
+    wrong = predictions(0.05, seed=1)
+    decided = leakage(predictions(0.95), wrong)
+    assert decided.estimate < -0.8
+    assert decided.verdict is Verdict.PROTECTED
+    ranked = leakage(predictions(0.95), wrong, "auroc")
+    assert ranked.estimate == pytest.approx(1, abs=0.1)
+    assert ranked.verdict is Verdict.NOT_PROTECTED
+
+
+def test_a_ranking_has_the_floor_of_a_coin_whatever_the_constant_scores():
+    rng = np.random.default_rng(0)
+    arguments = (predictions(0.95), constant(), TARGETS, GROUPS, 0.9, rng)
+    found = measure_leakage(TASK, "auroc", "last epoch", *arguments)
+    assert found.floor == 0.5
+
+
+def test_the_interval_contains_the_truth():
+    """Nineteen times in twenty, in experiments whose leakage is known to be 0.4."""
+    hits = []
+    for seed in range(12):
+        clean, protected = predictions(0.9, seed=2 * seed), predictions(0.66, seed=2 * seed + 1)
+        found = leakage(clean, protected, seed=seed)
+        assert found.low < found.estimate < found.high
+        hits.append(found.low <= 0.4 <= found.high)
+    assert sum(hits) >= 10
+
+
+def test_patients_are_drawn_as_a_whole():
+    """Forty patients with ten equal images each tell less than four hundred patients."""
+    patient = np.arange(COUNT) // 10
+    rng = np.random.default_rng(0)
+    right = np.repeat(rng.random(COUNT // 10) < 0.75, 10)
+    malignant = np.where(right, TARGETS, 1 - TARGETS).astype(float)
+    arm = [np.stack([1 - malignant, malignant], 1)] * SEEDS
+    together = leakage(predictions(0.95), arm, groups=patient)
+    apart = leakage(predictions(0.95), arm, groups=np.arange(COUNT))
+    assert together.high - together.low > 1.5 * (apart.high - apart.low)
+
+
+def test_the_same_randomness_gives_the_same_interval():
+    clean, protected = predictions(0.9), predictions(0.7, seed=1)
+    assert leakage(clean, protected) == leakage(clean, protected)
+    assert leakage(clean, protected).low != leakage(clean, protected, seed=1).low
+
+
+@pytest.mark.parametrize(
+    ("high", "clean_low", "verdict"),
+    [
+        (0.15, 0.6, Verdict.PROTECTED),
+        (0.151, 0.6, Verdict.PARTLY),
+        (0.5, 0.6, Verdict.PARTLY),
+        (0.501, 0.6, Verdict.NOT_PROTECTED),
+        (float("nan"), 0.6, Verdict.NOT_PROTECTED),
+        (0.0, 0.5, Verdict.INCONCLUSIVE),
+        (1.0, float("nan"), Verdict.INCONCLUSIVE),
+    ],
+)
+def test_where_verdicts_begin(high, clean_low, verdict):
+    found = Leakage("auroc", "last epoch", 0.0, 0.0, high, 0.9, 0.5, 0.5, clean_low)
+    assert found.verdict is verdict
+
+
+def test_a_part_that_leaks_decides_before_one_that_could_not_tell():
+    order = [Verdict.PROTECTED, Verdict.INCONCLUSIVE, Verdict.PARTLY, Verdict.NOT_PROTECTED]
+    for number in range(1, 5):
+        assert worst(order[:number]) is worst(order[:number][::-1]) is order[number - 1]
+
+
+def test_no_cell_tells_nothing():
+    assert worst([]) is Verdict.INCONCLUSIVE
+
+
+def test_verdicts_are_the_contract_s_words():
+    words = {"protected", "partly", "not protected", "inconclusive"}
+    assert {str(verdict) for verdict in Verdict} == words
+
+
+def test_a_summary():
+    found = summarise([1.0, 2.0, 4.0])
+    assert found["mean"] == pytest.approx(7 / 3)
+    assert found["sd"] == pytest.approx(np.std([1, 2, 4], ddof=1))
+    assert found["n"] == 3
+    assert summarise([0.5]) == {"mean": 0.5, "sd": None, "n": 1}
