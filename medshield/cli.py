@@ -308,6 +308,14 @@ def verify(release: Path | None, **values: Any) -> int:
 @option("--sets", help="With SOURCE medmnist: names of its sets, comma-separated.")
 @option("--root", type=FOLDER, help="With SOURCE medmnist: folder of NAME.npz; no download.")
 @option("--limit", type=click.IntRange(1), help="With SOURCE medmnist: training images.")
+@option(
+    "--format",
+    "file_format",
+    type=click.Choice(["png", "dicom"]),
+    default="png",
+    show_default=True,
+    help="With SOURCE medmnist: what the files become.",
+)
 @option("-o", "--output", type=FOLDER, default="benchmark.private", show_default=True)
 @option("--methods", default="em,advt,synthetic", show_default=True)
 @option("--eps", default="8/255,16/255", show_default=True)
@@ -337,7 +345,13 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
         names = (values["sets"] or "").split(",")
         sources = {name: output / "sets" / name for name in names}
         for name, folder in sources.items():
-            medmnist_folder.export(name, folder, root=values["root"], limit=values["limit"])
+            medmnist_folder.export(
+                name,
+                folder,
+                root=values["root"],
+                limit=values["limit"],
+                file_format=values["file_format"],
+            )
     tables = {
         name: module.run(
             module.BenchmarkConfig(
@@ -379,7 +393,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     state = {"json": "--json" in sys.argv}
     try:
-        code = cli.main(standalone_mode=False, obj=state) or 0
+        code = cli.main(standalone_mode=False, prog_name="medshield", obj=state) or 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         code = InputError.exit_code
