@@ -85,7 +85,7 @@ def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
     click.echo(json.dumps(document, indent=1) if as_json else text)
 
 
-@cli.command()
+@cli.command(short_help="Say what is in a folder, and the plan for each file.")
 @source_argument
 @labelling
 @intensity_option
@@ -145,7 +145,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
     )
 
 
-@cli.command()
+@cli.command(short_help="Learn the perturbation and write the release.")
 @source_argument
 @option("-o", "--output", type=FOLDER, help="The release; SOURCE-protected if absent.")
 @fitting
@@ -188,7 +188,7 @@ def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> 
     return EXIT_REFUSED if outcome.refused else 0
 
 
-@cli.command()
+@cli.command(short_help="Only learn the noise generator, for later use.")
 @source_argument
 @option("-o", "--output", type=FOLDER, required=True, help="The generator's folder.")
 @fitting
@@ -222,7 +222,7 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
     return EXIT_REFUSED if outcome.refused else 0
 
 
-@cli.command()
+@cli.command(short_help="Check a release: nothing but pixels, within the bound.")
 @click.argument("release", type=FOLDER)
 @option("--source", type=FOLDER, help="The clean images, to compare with.")
 @running
@@ -243,7 +243,7 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
     return EXIT_FAILED if result.faults else 0
 
 
-@cli.command()
+@cli.command(short_help="Train victim models and print a verdict.")
 @click.argument("release", type=FOLDER, required=False)
 @option("--source", type=FOLDER, help="The clean images; taken from the private folder if absent.")
 @option(
@@ -303,7 +303,7 @@ def verify(release: Path | None, **values: Any) -> int:
     return {"protected": 0, "inconclusive": EXIT_UNKNOWN}.get(str(evidence.verdict), EXIT_FAILED)
 
 
-@cli.command()
+@cli.command(short_help="Compare methods, eps and ways of training.")
 @click.argument("source", type=FOLDER)
 @option("--sets", help="With SOURCE medmnist: names of its sets, comma-separated.")
 @option("--root", type=FOLDER, help="With SOURCE medmnist: folder of NAME.npz; no download.")
@@ -400,7 +400,7 @@ def main() -> None:
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
-        code = _failed(error.format_message(), InputError.exit_code, state["json"])
+        code = _failed(_usage(error), InputError.exit_code, state["json"])
     except MedshieldError as error:
         code = _failed(str(error), error.exit_code, state["json"])
     except (KeyboardInterrupt, click.Abort):
@@ -418,6 +418,13 @@ def main() -> None:
         )
         code = _failed(message, EXIT_UNEXPECTED, state["json"])
     sys.exit(code)
+
+
+def _usage(error: click.ClickException) -> str:
+    """What click says, and where to read on."""
+    message = error.format_message().rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message}; see {context.command_path} --help" if context else message
 
 
 def _interruption() -> str:
