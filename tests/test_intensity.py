@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from medshield.dataset.intensity import KindSurvey, choose, parse_intensity
-from medshield.errors import InputError
+from medshield.dataset.intensity import KindSurvey, choose, parse_intensity, range_of
+from medshield.errors import InputError, RefusedFile
 from medshield.formats import DecodedImage, IntensityRange
 
 LUNG, SOFT_TISSUE, BONE = (-1350, 150), (-160, 240), (-450, 1050)
@@ -164,3 +164,39 @@ def test_a_large_image_is_sampled_not_kept():
     survey = KindSurvey()
     survey.add(image(np.arange(100_000) % 1000))
     assert sum(sample.size for sample in survey.samples) <= 2 * 4096
+
+
+def volume(scale, seed):
+    """A volume whose values run from 0 to `scale`, as an MR scanner might number them."""
+    values = np.random.default_rng(seed).uniform(0, scale, (2, 16, 16, 1)).astype(np.float32)
+    return DecodedImage(values, kind="NIfTI")
+
+
+def survey_of(images):
+    survey = KindSurvey()
+    for image in images:
+        survey.add(image)
+    return survey
+
+
+def test_volumes_on_different_scales_have_a_range_each():
+    images = [volume(scale, seed) for scale in (100, 1_000, 400_000) for seed in range(4)]
+    ranges = choose([("NIfTI", survey_of(images))], "auto")
+    assert list(ranges) == [f"NIfTI, scale {i} of 3" for i in (1, 2, 3)]
+    for image, scale in zip(images, np.repeat([100, 1_000, 400_000], 4), strict=True):
+        assert range_of(image, ranges).width == pytest.approx(scale, rel=0.05)
+
+
+def test_an_outlier_is_no_scale_of_its_own():
+    images = [volume(100, seed) for seed in range(6)] + [volume(5_000, 9)]
+    assert list(choose([("NIfTI", survey_of(images))], "auto")) == ["NIfTI"]
+
+
+def test_files_that_differ_step_by_step_share_one_scale():
+    images = [volume(100 * 2**step, seed) for step in range(6) for seed in range(2)]
+    assert list(choose([("NIfTI", survey_of(images))], "auto")) == ["NIfTI"]
+
+
+def test_a_kind_without_a_range_is_refused():
+    with pytest.raises(RefusedFile, match="no intensity range"):
+        range_of(volume(100, 0), {"PNG 8-bit": IntensityRange(0, 255, "")})
