@@ -22,6 +22,7 @@ from medshield.keys import KEY_BYTES, Key
 from medshield.methods import METHODS, Method, Setting
 from medshield.private import make_private_folder, write_private
 from medshield.tasks import TASKS
+from medshield.text import epsilon_text
 from medshield.versions import versions
 
 DESCRIPTION = "generator.json"
@@ -104,7 +105,7 @@ class Generator:
             "classes": list(setting.task.classes),
             "channels": setting.channels,
             "size": setting.size,
-            "epsilon": str(setting.budget.epsilon),
+            "epsilon": epsilon_text(setting.budget.epsilon),
         }
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -113,6 +114,29 @@ def refuse_existing(target: Path, what: str) -> None:
             f"{target}: already exists; a finished {what} is never overwritten: remove it or "
             "choose another -o"
         )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep two runs, say of a job that was started again, from writing to one release.
+
+    Raises:
+        InputError: another process is at it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"{folder}: another run is writing this release; wait for it, or choose another -o"
+        ) from None
+    except OSError:
+        pass  # a network file system without locks: as safe as it was
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

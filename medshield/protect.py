@@ -39,6 +39,7 @@ from medshield.places import (
     Places,
     default_release,
     keep_apart,
+    locked,
     named,
     refuse_existing,
     target_errors,
@@ -46,6 +47,7 @@ from medshield.places import (
 from medshield.private import make_private_folder, write_private
 from medshield.release_writer import ReleaseWriter
 from medshield.tasks import TASKS
+from medshield.text import epsilon_text
 from medshield.versions import versions
 
 MOST_FIT_EXAMPLES = 20_000
@@ -158,8 +160,8 @@ def _plan(config: ProtectConfig, generator: Generator | None) -> Scan:
     if known:
         if epsilon is not None and epsilon != known.budget.epsilon:
             raise InputError(
-                f"--eps: the generator was fitted for {known.budget.epsilon}; leave --eps out, or "
-                "fit another generator"
+                f"--eps: the generator was fitted for {epsilon_text(known.budget.epsilon)}; "
+                "leave --eps out, or fit another generator"
             )
         if annotations.task not in ("auto", known.task.name):
             raise InputError(f"--task: the generator was fitted for {known.task.name}")
@@ -283,15 +285,17 @@ def protect(config: ProtectConfig) -> Outcome:
     generator = _load_generator(config)
     found = _plan(config, generator)
     with target_errors(target, resumable=True):
-        _open_places(places, config.fingerprint() | {"plan": _digest(found)})
-        kept = places.private / GENERATOR
-        if Generator.is_complete(kept):
-            generator = Generator.load(kept, pick_device(config.device))
-        try:
-            return _protect(config, found, generator, places)
-        except InputError:  # nothing can come of it, so nothing is worth keeping
-            places.remove_unfinished()
-            raise
+        make_private_folder(places.private)
+        with locked(places.private):
+            _open_places(places, config.fingerprint() | {"plan": _digest(found)})
+            kept = places.private / GENERATOR
+            if Generator.is_complete(kept):
+                generator = Generator.load(kept, pick_device(config.device))
+            try:
+                return _protect(config, found, generator, places)
+            except InputError:  # nothing can come of it, so nothing is worth keeping
+                places.remove_unfinished()
+                raise
 
 
 def _protect(
@@ -336,7 +340,7 @@ def _finish(found: Scan, generator: Generator, places: Places, finished: list[Fi
     summary = {
         "format_version": manifest.FORMAT_VERSION,
         "method": generator.method.name,
-        "epsilon": str(setting.budget.epsilon),
+        "epsilon": epsilon_text(setting.budget.epsilon),
         "task": setting.task.name,
         "intensity": {
             kind: {"low": r.low, "high": r.high, "reason": r.reason}
@@ -389,7 +393,6 @@ def _open_places(places: Places, wanted: dict[str, Any]) -> None:
     configuration = places.private / CONFIGURATION
     if configuration.is_file():
         _same_run(places, json.loads(configuration.read_text()), wanted)
-    make_private_folder(places.private)
     places.partial.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(places.scratch, ignore_errors=True)
     make_private_folder(places.scratch)

@@ -180,7 +180,10 @@ class ReleaseWriter:
             ssim=ssim(image.stored[..., :colour], again[..., :colour], width),
             notes=notes,
         )
-        return Finished(record, manifest.sha256(self._found.source / file.path))
+        try:
+            return Finished(record, manifest.sha256(self._found.source / file.path))
+        except OSError as error:
+            raise RefusedFile(unreadable(error)) from error
 
     def _temporary(self, file: SourceFile) -> Path:
         """A name of this file's own; codecs may look at its end, such as `.nii.gz`."""

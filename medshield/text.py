@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 
 def printable(text: str) -> str:
     """The text on one line: control characters and bytes that are no text are escaped.
@@ -29,3 +31,11 @@ def listed(counts: dict[str, int], most: int = 6) -> str:
     if len(counts) > most:
         parts.append(f"{len(counts) - most} more")
     return ", ".join(parts)
+
+
+def epsilon_text(epsilon: Fraction) -> str:
+    """`3/255` rather than `1/85`, and `0.03` rather than `3/100`; exact in any case."""
+    if (255 * epsilon).denominator == 1:
+        return f"{255 * epsilon}/255"
+    decimal = str(float(epsilon))
+    return decimal if Fraction(decimal) == epsilon else str(epsilon)

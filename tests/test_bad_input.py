@@ -181,6 +181,35 @@ def test_a_folder_that_can_not_be_opened_is_not_passed_over(tmp_path, source, mo
     assert "benign: the folder can't be opened (Permission denied)" in run.err
 
 
+@pytest.mark.parametrize("command", ["protect", "fit"])
+def test_keys_of_an_earlier_release_are_never_copied_into_this_one(tmp_path, command):
+    source = in_classes(tmp_path / "in", (".png",), classes=("a", "b"))
+    run = medshield(command, source, "-o", source.with_name("made"), *EIGHT, "--seed", "77")
+    assert run.code == 0, run.err
+    made = tmp_path / ("made.private" if command == "protect" else "made")
+    made.rename(source / made.name)
+    message = refused_to_start(tmp_path, "protect", source, "-o", tmp_path / "out", *EIGHT)
+    assert "its key must never be released" in message
+
+
+def test_two_runs_at_once(tmp_path, source, monkeypatch):
+    write, second = PngCodec.write, []
+
+    def writing(*arguments):
+        if not second:
+            second.append(None)
+            second[0] = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--resume")
+        return write(*arguments)
+
+    monkeypatch.setattr(PngCodec, "write", writing)
+    run = medshield(
+        *("protect", source, "-o", tmp_path / "out", *EIGHT, "--resume", "--workers", "1")
+    )
+    assert run.code == 0, run.err
+    assert second[0].code == 2
+    assert medshield("check", tmp_path / "out", "--source", source).code == 0
+
+
 def test_an_existing_target(tmp_path, source):
     (tmp_path / "out").mkdir()
     message = refused_to_start(tmp_path, "protect", source, "-o", tmp_path / "out", *EIGHT)

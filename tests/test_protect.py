@@ -288,6 +288,16 @@ def test_a_generator_protects_new_images_of_known_classes(tmp_path, generator, l
     assert_sound(source, release)
 
 
+def test_a_generator_knows_its_classes_by_their_folders(tmp_path, generator):
+    source = in_classes(tmp_path / "new", classes=("b",), each=2)
+    release = protected(source, tmp_path / "out", "--generator", generator)
+    assert_sound(source, release)
+    strange = in_classes(tmp_path / "strange", classes=("b", "z"), each=2)
+    run = medshield("protect", strange, "--generator", generator)
+    assert run.code == 2
+    assert "1 classes are new to the generator, such as z" in run.err
+
+
 def test_a_generator_takes_colour_where_it_learned_grey(tmp_path, generator):
     source = new_images(tmp_path, "a", "b")
     jpeg(source / "0.png", 3)  # a JPEG, whatever its name
@@ -476,6 +486,14 @@ def test_a_killed_process_leaves_no_release(tmp_path, number):
     assert not out.exists()
     protected(source, out, *settings, "--resume")
     assert tree(out) == tree(whole)
+
+
+@pytest.mark.parametrize(("given", "told"), [("3/255", "3/255"), ("0.05", "0.05")])
+def test_epsilon_is_told_as_it_is_spoken_of(tmp_path, given, told):
+    source = in_classes(tmp_path / "in")
+    release = protected(source, tmp_path / "out", "--method", "synthetic", "--eps", given)
+    assert json.loads((release / "medshield.json").read_text())["epsilon"] == told
+    assert medshield("check", release, "--source", source).code == 0
 
 
 def test_float_volumes_keep_their_undefined_values(tmp_path):

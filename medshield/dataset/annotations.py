@@ -144,7 +144,7 @@ def annotate(
     facts.collect(source, sorted(files))
     pairs = pairs.without(facts.labels)
     plain = [image for image in images if image not in pairs.masks]
-    labels = _labels(source, plain, facts, options, read_tag)
+    labels = _labels(source, plain, facts, options, read_tag, known_classes)
     task = _task(options, plain, pairs, labels)
     if task == "segmentation":
         classes: tuple[str, ...] = ("foreground",)
@@ -409,12 +409,13 @@ def _labels(
     facts: _TableFacts,
     options: AnnotationOptions,
     read_tag: Callable[[Path, str], str | None],
+    known: tuple[str, ...] | None,
 ) -> _Labels | None:
     """The labels: of the named tag, else of tables, else of the folders' names."""
     if options.label_tag is not None:
         return _tag_labels(source, images, options.label_tag, read_tag)
     named = options.labels is not None or options.label_column is not None
-    return facts.of_labels() or (None if named else _folder_labels(images))
+    return facts.of_labels() or (None if named else _folder_labels(images, known or ()))
 
 
 def _tag_labels(
@@ -437,8 +438,16 @@ def _tag_labels(
     return _Labels("tag", found, "classification", (note,))
 
 
-def _folder_labels(images: Sequence[str]) -> _Labels | None:
-    """One folder for each class, also below folders of splits, patients and batches."""
+def _folder_labels(images: Sequence[str], known: tuple[str, ...]) -> _Labels | None:
+    """One folder for each class, also below folders of splits, patients and batches.
+
+    Where classes are known and every image lies in a folder named like one, that is its label,
+    though all may be of the same class.
+    """
+    recognised = {image: _known_folder(image, known) for image in images}
+    if recognised and all(recognised.values()):
+        labels = {image: frozenset(names) for image, names in recognised.items()}
+        return _Labels("folders", labels, "classification", ("labels: folders of known classes",))
     folders = {image: _class_folders(image) for image in images}
     while (firsts := {parts[:1] for parts in folders.values()}) != {()} and len(firsts) == 1:
         folders = {image: parts[1:] for image, parts in folders.items()}
@@ -448,6 +457,12 @@ def _folder_labels(images: Sequence[str]) -> _Labels | None:
         return None  # a folder for each image says what it is called, not what it is
     note = f"labels: one folder for each of {len(classes)} classes"
     return _Labels("folders", found, "classification", (note,))
+
+
+def _known_folder(image: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The nearest folder above an image that is named like a known class, or nothing."""
+    folders = reversed(PurePosixPath(image).parent.parts)
+    return next(((name,) for name in folders if name in known), ())
 
 
 def _class_folders(image: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medshield.dataset.annotations import Annotation, AnnotationOptions, Annotations, annotate
@@ -227,6 +227,7 @@ def scan(
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder that holds the images")
     found = dict(sorted(walk(source)))
+    _refuse_secrets(source, found)
     readable = [path for path, reason in found.items() if not reason]
     if not readable:
         raise InputError(
@@ -286,6 +287,23 @@ def scan(
     if epsilon is not None:
         files = [_with_radius(file, ranges, epsilon) for file in files]
     return Scan(source, tuple(files), annotations, ranges, problem)
+
+
+def _refuse_secrets(source: Path, paths: Mapping[str, str]) -> None:
+    """See to it that no key, seed or label map of an earlier release is copied into this one.
+
+    Raises:
+        InputError: a private folder or a generator lies in the source.
+    """
+    for path in map(PurePosixPath, paths):
+        folder = path.parent
+        if path.name in ("config.json", "generator.json") and (
+            folder.name.endswith(".private") or (folder / "key").as_posix() in paths
+        ):
+            raise InputError(
+                f"{source / folder}: a private folder or a generator of medshield lies in the "
+                "source; move it out, as its key must never be released"
+            )
 
 
 def unreadable(error: OSError) -> str:
