@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medshield.augmentation import resized
 from medshield.dataset.intensity import range_of
+from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.scan import Scan, SourceFile, unreadable
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import DecodedImage, recognise
@@ -113,13 +114,12 @@ def decoded(path: Path) -> DecodedImage:
 
 def _mask_tensor(path: Path, file: SourceFile, size: int) -> Tensor:
     try:
-        values = decoded(path).stored[..., 0]
-    except RefusedFile as error:
-        raise RefusedFile(f"its mask can't be used: {error}") from error
-    if values.shape != file.shape[:3]:
+        foreground = read_foreground(path)
+    except (RefusedFile, OSError) as error:
+        why = unreadable(error) if isinstance(error, OSError) else str(error)
+        raise RefusedFile(f"its mask can't be used: {why}") from error
+    if foreground.shape != file.shape[:3]:
         raise RefusedFile("its mask has another size than the image; resample the mask")
-    # Eight-bit masks are drawn in black and white, and JPEG ones have grey edges; label maps count.
-    foreground = values >= 128 if values.max(initial=0) > 127 else values > 0
     mask = torch.from_numpy(foreground[:, None].astype(np.float32))
     return (resized(mask, size, size)[:, 0] >= 0.5).long()
 

@@ -55,6 +55,14 @@ class KindSurvey:
     undeclared: int = 0
     stored: tuple[float, float] = (float("inf"), float("-inf"))
 
+    def merge(self, other: KindSurvey) -> None:
+        """Take over what another survey saw."""
+        self.declared += other.declared
+        self.samples += other.samples
+        self.undeclared += other.undeclared
+        low, high = other.stored
+        self.stored = (min(self.stored[0], low), max(self.stored[1], high))
+
     def add(self, image: DecodedImage) -> None:
         """Take note of one image: its narrowest declared range and a sample of its values."""
         if image.declared:
@@ -174,7 +182,8 @@ def _scales(samples: list[NDArray[np.float64]]) -> list[list[NDArray[np.float64]
         groups[-1].append(values)
         last = spread
     if len(groups) > 1 and len(groups[-1]) < FEWEST_OF_A_SCALE:
-        groups[-2] += groups.pop()
+        few = groups.pop()
+        groups[-1] += few
     return groups
 
 

@@ -19,8 +19,9 @@ from medshield.dataset.intensity import (
     range_name,
     spread_of,
 )
+from medshield.dataset.mask_files import read_foreground
 from medshield.errors import InputError, NotAnImage, RefusedFile
-from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
+from medshield.formats import Codec, IntensityRange, recognise
 from medshield.formats.base import stored_radius
 from medshield.formats.dicom import read_tag
 from medshield.manifest import OWN_FILES
@@ -233,47 +234,33 @@ def scan(
         raise InputError(
             f"{source}: the folder is empty; expected images (PNG, JPEG, DICOM, NIfTI)"
         )
-    codecs: dict[str, Codec] = {}
-    plans: dict[str, SourceFile] = {}
-    for path, reason in found.items():
-        try:
-            codec = None if reason or path in OWN_FILES else recognise(source / path)
-        except OSError as error:
-            plans[path] = SourceFile(path, "refuse", unreadable(error), _suffix(path))
-            continue
-        if codec:
-            codecs[path] = codec
-        else:
-            plans[path] = _plan_other(path, reason)
+    codecs, plans = _recognised(source, found)
+    looks: dict[str, _Look] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        for look in pool.map(lambda path: _look(source, path, codecs[path]), codecs):
+            looks[look.plan.path] = look
+            progress(len(looks), len(codecs))
+    plans |= {path: look.plan for path, look in looks.items()}
+    images = [path for path, plan in plans.items() if plan.action in ("protect", "refuse")]
     problem, annotations = "", None
     try:
-        images = [*codecs, *(path for path, plan in plans.items() if plan.action == "refuse")]
         annotations = annotate(source, readable, images, options, read_tag, known_classes)
     except InputError as error:
         problem = str(error)
-    masks = annotations.masks if annotations else frozenset()
-    wanted = _wanted_masks(annotations)
-    looked: dict[str, SourceFile] = {}
+    masks = {path: plans[path] for path in annotations.masks} if annotations else {}
     surveys: dict[str, KindSurvey] = {}
-    spreads: dict[str, float] = {}
-
-    def look(path: str) -> tuple[SourceFile, DecodedImage | None]:
-        if path in masks and path not in wanted:
-            return SourceFile(path, "copy", MASK_REASON, codecs[path].name), None
-        return _look(source, path, codecs[path])
-
-    with ThreadPoolExecutor(workers) as pool:
-        for number, (plan, image) in enumerate(pool.map(look, codecs), 1):
-            if plan.path in masks:
-                looked[plan.path] = plan
-                plan = SourceFile(plan.path, "copy", MASK_REASON, plan.format)
-            elif image is not None:
-                surveys.setdefault(plan.kind, KindSurvey()).add(image)
-                spreads[plan.path] = spread_of(image)
-                plan = _annotated(plan, image, annotations)
-            plans[plan.path] = plan
-            progress(number, len(codecs))
-    plans = {path: _with_mask(plan, looked) for path, plan in plans.items()}
+    for path, mask in masks.items():
+        plans[path] = SourceFile(path, "copy", MASK_REASON, mask.format)
+    for path, look in looks.items():
+        if look.plan.action == "protect" and path not in masks:
+            surveys.setdefault(look.plan.kind, KindSurvey()).merge(look.survey)
+            plan = _annotated(look.plan, look.patient, annotations)
+            plans[path] = _with_mask(source, plan, masks)
+    spreads = {
+        path: look.spread
+        for path, look in looks.items()
+        if look.plan.action == "protect" and path not in masks
+    }
     known = dict(known_ranges or {})
     unknown = [
         (kind, survey)
@@ -287,6 +274,35 @@ def scan(
     if epsilon is not None:
         files = [_with_radius(file, ranges, epsilon) for file in files]
     return Scan(source, tuple(files), annotations, ranges, problem)
+
+
+def _recognised(
+    source: Path, found: Mapping[str, str]
+) -> tuple[dict[str, Codec], dict[str, SourceFile]]:
+    """The files that a codec knows, and the plans of all others."""
+    codecs: dict[str, Codec] = {}
+    plans: dict[str, SourceFile] = {}
+    for path, reason in found.items():
+        try:
+            codec = None if reason or path in OWN_FILES else recognise(source / path)
+        except OSError as error:
+            plans[path] = SourceFile(path, "refuse", unreadable(error), _suffix(path))
+            continue
+        if codec:
+            codecs[path] = codec
+        else:
+            plans[path] = _plan_other(path, reason)
+    return codecs, plans
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one decoding of a file told: its plan and, of an image to protect, the rest."""
+
+    plan: SourceFile
+    survey: KindSurvey = field(default_factory=KindSurvey)
+    spread: float = 0.0
+    patient: str | None = field(default=None, repr=False)
 
 
 def _refuse_secrets(source: Path, paths: Mapping[str, str]) -> None:
@@ -337,15 +353,15 @@ def _plan_other(path: str, reason: str) -> SourceFile:
     return SourceFile(path, "omit", "of unknown kind", suffix.lstrip("."))
 
 
-def _look(source: Path, path: str, codec: Codec) -> tuple[SourceFile, DecodedImage | None]:
+def _look(source: Path, path: str, codec: Codec) -> _Look:
     try:
         image = codec.decode(source / path)
     except NotAnImage as found:
-        return SourceFile(path, "copy", str(found), codec.name), None
+        return _Look(SourceFile(path, "copy", str(found), codec.name))
     except RefusedFile as found:
-        return SourceFile(path, "refuse", str(found), codec.name), None
+        return _Look(SourceFile(path, "refuse", str(found), codec.name))
     except OSError as error:
-        return SourceFile(path, "refuse", unreadable(error), codec.name), None
+        return _Look(SourceFile(path, "refuse", unreadable(error), codec.name))
     plan = SourceFile(
         path,
         "protect",
@@ -357,32 +373,29 @@ def _look(source: Path, path: str, codec: Codec) -> tuple[SourceFile, DecodedIma
         slope=image.slope,
         is_integer=image.is_integer,
     )
-    return plan, image
+    survey = KindSurvey()
+    survey.add(image)
+    return _Look(plan, survey, spread_of(image), image.patient)
 
 
-def _wanted_masks(annotations: Annotations | None) -> frozenset[str]:
-    """The masks that perturbations depend on."""
-    if annotations is None or annotations.task != "segmentation":
-        return frozenset()
-    return frozenset(note.mask for note in annotations.by_path.values() if note.mask)
-
-
-def _with_mask(file: SourceFile, looked: dict[str, SourceFile]) -> SourceFile:
+def _with_mask(source: Path, file: SourceFile, masks: Mapping[str, SourceFile]) -> SourceFile:
     """The file, refused where its mask can't be read or has another size."""
-    mask = looked.get(file.annotation.mask or "") if file.annotation else None
+    mask = masks.get(file.annotation.mask or "") if file.annotation else None
     if file.action != "protect" or mask is None:
         return file
-    if mask.action != "protect":
-        reason = f"its mask can't be used: {mask.reason}"
-    elif mask.shape[:3] != file.shape[:3]:
-        reason = "its mask has another size than the image; resample the mask"
-    else:
+    try:
+        shape = mask.shape[:3] or read_foreground(source / mask.path).shape
+    except (RefusedFile, OSError) as error:
+        why = unreadable(error) if isinstance(error, OSError) else str(error)
+        return replace(file, action="refuse", reason=f"its mask can't be used: {why}")
+    if shape == file.shape[:3]:
         return file
+    reason = "its mask has another size than the image; resample the mask"
     return replace(file, action="refuse", reason=reason)
 
 
 def _annotated(
-    plan: SourceFile, image: DecodedImage, annotations: Annotations | None
+    plan: SourceFile, patient: str | None, annotations: Annotations | None
 ) -> SourceFile:
     if annotations is None:
         return plan
@@ -394,8 +407,8 @@ def _annotated(
             reason=f"no {'mask' if annotations.task == 'segmentation' else 'label'}, which its "
             "perturbation depends on; add one",
         )
-    if annotation.patient is None and image.patient:
-        annotation = replace(annotation, patient=image.patient)
+    if annotation.patient is None and patient:
+        annotation = replace(annotation, patient=patient)
     return replace(plan, annotation=annotation)
 
 
