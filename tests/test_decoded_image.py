@@ -202,6 +202,12 @@ def test_a_value_on_the_edge_of_its_window_stays_although_the_edge_is_rounded():
     assert lowered.max() <= 0
 
 
+def test_the_sign_of_a_zero_stays():
+    volume = image([-0.0, 0.0, 1.0, -1.0, -0.0, 0.5], "float32")
+    moved = volume.moved(constant(0, volume), IntensityRange(-1, 1, ""), EIGHT)
+    assert moved.tobytes() == volume.stored.tobytes()
+
+
 # Laws
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medshield.keys import KEY_BYTES, Key
@@ -37,17 +37,20 @@ def test_the_secret_is_not_shown(show):
     assert show(Key.generate()) == shown
 
 
+@settings(deadline=None)
 @given(names)
 def test_a_number_is_one_that_every_generator_takes(asked):
     assert 0 <= KEY.number(*asked) < 2**63
 
 
+@settings(deadline=None)
 @given(names, names)
 def test_other_names_give_another_number(first, second):
     equal = KEY.number(*first) == KEY.number(*second)
     assert equal == ("\0".join(first) == "\0".join(second))
 
 
+@settings(deadline=None)
 @given(names)
 def test_another_key_gives_another_number(asked):
     assert KEY.number(*asked) != Key.from_seed(8).number(*asked)
