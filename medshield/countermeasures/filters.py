@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from medshield.countermeasures.base import Countermeasure
@@ -36,7 +40,13 @@ class Jpeg(Countermeasure):
     quality = 10
 
     def on_train_batch(self, images: Tensor) -> Tensor:
-        mode = ImageReadMode.GRAY if images.shape[1] == 1 else ImageReadMode.RGB
-        stored = (images * 255).round().to(torch.uint8).cpu()
-        coded = [decode_jpeg(encode_jpeg(image, self.quality), mode) for image in stored]
-        return torch.stack(coded).to(images.device, images.dtype) / 255
+        stored = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        coded = np.stack([self._coded(image) for image in stored])
+        return torch.from_numpy(coded).permute(0, 3, 1, 2).to(images.device, images.dtype) / 255
+
+    def _coded(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(height, width, channels) after coding and decoding."""
+        grey = image.shape[2] == 1
+        buffer = BytesIO()
+        Image.fromarray(image[..., 0] if grey else image).save(buffer, "JPEG", quality=self.quality)
+        return np.asarray(Image.open(buffer)).reshape(image.shape)
