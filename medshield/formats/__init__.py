@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medshield.formats.base import Codec, DecodedImage, IntensityRange
+from medshield.formats.base import Codec, DecodedImage, Handling, IntensityRange
 from medshield.formats.dicom import DicomCodec
 from medshield.formats.jpeg import JpegCodec
 from medshield.formats.nifti import NiftiCodec
@@ -26,4 +26,12 @@ def codec_named(name: str) -> Codec:
     return next(codec for codec in CODECS if codec.name == name)
 
 
-__all__ = ["CODECS", "Codec", "DecodedImage", "IntensityRange", "codec_named", "recognise"]
+__all__ = [
+    "CODECS",
+    "Codec",
+    "DecodedImage",
+    "Handling",
+    "IntensityRange",
+    "codec_named",
+    "recognise",
+]

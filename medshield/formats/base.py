@@ -12,10 +12,47 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from medshield.errors import RefusedFile
+
+MOST_STORED_BYTES = 2 << 30
+"""The largest image that is decoded, in bytes of its stored values: more is taken for a
+decompression bomb and refused by what the header declares, before anything is inflated."""
+
+
+def refuse_too_large(declared_bytes: int) -> None:
+    """Refuse an image by the size that its header declares.
+
+    Raises:
+        RefusedFile: more than `MOST_STORED_BYTES`.
+    """
+    if declared_bytes > MOST_STORED_BYTES:
+        raise RefusedFile(
+            f"its header declares {declared_bytes} bytes of pixels, at most {MOST_STORED_BYTES} "
+            "are decoded; split it into smaller files, or remove it if its header is damaged"
+        )
+
+
+@dataclass(frozen=True)
+class Handling:
+    """What to do with what would keep an image from being released faithfully.
+
+    Attributes:
+        icons: with small copies of the clean picture that a file carries (Icon Image Sequence,
+            EXIF and TIFF thumbnails): "regenerate" them from the protected picture, "remove"
+            them, or "refuse" the file.
+        drop_signatures: remove digital signatures over the pixels instead of refusing the file.
+    """
+
+    icons: Literal["regenerate", "remove", "refuse"] = "regenerate"
+    drop_signatures: bool = False
+
+
+DEFAULT_HANDLING = Handling()
 
 
 @dataclass(frozen=True)
@@ -178,8 +215,13 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode(self, path: Path) -> DecodedImage:
+    def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one file.
+
+        Args:
+            path: the file.
+            handling: decides, with what `write` needs of it kept in the container, what becomes
+                of thumbnails and signatures; what it does not cover is refused here.
 
         Raises:
             RefusedFile: an image that can't be protected faithfully, or that is damaged.

@@ -19,7 +19,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from medshield.errors import InputError, MedshieldError, RefusedFile
 from medshield.formats import dicom_codecs, dicom_meaning
-from medshield.formats.base import Codec, DecodedImage
+from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
 from medshield.formats.dicom_container import (
     NATIVE,
     TRANSFER_SYNTAX,
@@ -77,7 +77,7 @@ class DicomCodec(Codec):
         """By "DICM" behind the preamble, or by a first element that can only be DICOM's."""
         return head[128:PREAMBLE_END] == b"DICM" or _starts_with_element(head)
 
-    def decode(self, path: Path) -> DecodedImage:
+    def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one file; see `Codec.decode`."""
         raw = path.read_bytes()
         return _guarded(lambda: _decode(raw))

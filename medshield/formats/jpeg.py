@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medshield.errors import RefusedFile
-from medshield.formats.base import Codec, DecodedImage
+from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
 from medshield.formats.jpeg_copies import refuse_clean_copies
 from medshield.formats.jpeg_fit import fit_change
 from medshield.formats.jpeg_pixels import decode_pixels, is_complete
@@ -58,7 +58,7 @@ class JpegCodec(Codec):
         """By SOI and the first byte of another marker."""
         return head.startswith(b"\xff\xd8\xff")
 
-    def decode(self, path: Path) -> DecodedImage:
+    def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one file: stored is (1, height, width, 1 or 3), 0 to 255, as Pillow decodes it.
 
         Raises:

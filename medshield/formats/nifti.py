@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medshield.errors import RefusedFile
-from medshield.formats.base import Codec, DecodedImage
+from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
 from medshield.formats.nifti_header import PAIR_REASON, Layout, find_signature, read_layout
 from medshield.formats.reserved import step_back
 
@@ -72,7 +72,7 @@ class NiftiCodec(Codec):
             return True
         return self._is_voxels_of_pair(path)
 
-    def decode(self, path: Path) -> DecodedImage:
+    def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one volume; see `Codec.decode`.
 
         NaN, infinities and the background are frozen, and no other voxel may become background.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medshield.errors import RefusedFile
-from medshield.formats.base import Codec, DecodedImage
+from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
 from medshield.formats.png_chunks import SIGNATURE, Chunk, Header, read_chunks, read_header
 from medshield.formats.png_copies import refuse_copies
 from medshield.formats.png_pixels import decode_samples, encode_samples, pixel_stream
@@ -49,7 +49,7 @@ class PngCodec(Codec):
         """By the signature (PNG third edition section 5.2)."""
         return head.startswith(SIGNATURE)
 
-    def decode(self, path: Path) -> DecodedImage:
+    def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one PNG; see `Codec.decode`.
 
         Alpha, fully transparent pixels and pixels of the colour that tRNS makes transparent are
