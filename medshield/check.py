@@ -23,6 +23,7 @@ from medshield.dataset.intensity import range_of
 from medshield.dataset.scan import MASK_REASON, walk
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import CODECS, Codec, DecodedImage, IntensityRange, recognise
+from medshield.formats.base import PerFrame
 from medshield.manifest import Papers, Record
 
 CODEC_OF_NAME = {codec.name: codec for codec in CODECS}
@@ -223,12 +224,12 @@ class Inspector:
             yield "its greatest change differs from the manifest"
         if not np.array_equal(np.isnan(clean.stored), np.isnan(released.stored)):
             yield "its undefined (NaN) values differ from the source's"
-        yield from self._bound_faults(record, clean, moved, furthest)
+        yield from self._bound_faults(record, clean, moved)
         for place in codec.differences(original, path):
             yield f"changed outside the pixels: {place}"
 
     def _bound_faults(
-        self, record: Record, clean: DecodedImage, moved: np.ndarray[Any, Any], furthest: float
+        self, record: Record, clean: DecodedImage, moved: np.ndarray[Any, Any]
     ) -> Iterator[str]:
         """Against the declared epsilon and range, not against what the manifest says of them."""
         if self._declared is None:
@@ -239,12 +240,24 @@ class Inspector:
             yield str(error)
             return
         radius = clean.epsilon_stored(intensity, self._declared.epsilon)
-        if record.epsilon_stored is None or abs(radius - record.epsilon_stored) > 1e-9 * radius:
+        largest = float(np.max(radius))
+        if record.epsilon_stored is None or abs(largest - record.epsilon_stored) > 1e-9 * largest:
             yield "its radius in the manifest is not what epsilon and the range give"
-        if not furthest <= radius:
-            yield f"a pixel moved by {furthest:g} stored units; the bound is {radius:g}"
+        yield from _beyond(moved, radius)
         if np.any(moved[_fixed(clean, intensity)] > 0):
             yield "a value moved that had to stay (outside the range, padding, overlay or alpha)"
+
+
+def _beyond(moved: np.ndarray[Any, Any], radius: PerFrame) -> Iterator[str]:
+    """The furthest step over the bound, each frame by its own."""
+    bounds = np.broadcast_to(radius, moved.shape)
+    over = moved > bounds
+    if over.any():
+        worst = np.argmax(np.where(over, moved - bounds, 0))
+        yield (
+            f"a pixel moved by {moved.flat[worst]:g} stored units; the bound is "
+            f"{bounds.flat[worst]:g}"
+        )
 
 
 def _fixed(clean: DecodedImage, intensity: IntensityRange) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -25,6 +25,7 @@ from medshield.dataset import examples
 from medshield.dataset.scan import Scan, SourceFile, unreadable
 from medshield.errors import RefusedFile
 from medshield.formats import DecodedImage, codec_named
+from medshield.formats.base import PerFrame
 from medshield.generator import Generator
 from medshield.journal import Finished, Journal
 from medshield.manifest import Record
@@ -163,21 +164,20 @@ class ReleaseWriter:
         delta = resized(delta, *image.stored.shape[1:3]).expand(-1, image.colour_channels, -1, -1)
         codec = codec_named(file.format)
         stored = image.moved(delta.numpy(), intensity, epsilon)
-        notes = codec.write(image, stored, target, radius)
+        notes = codec.write(image, stored, target, float(np.max(radius)))
         again = codec.decode(target).stored
         furthest = _furthest(again, image.stored, radius)
-        width = intensity.width / abs(image.slope)
-        colour = image.colour_channels
+        clean, released, width = _comparable(image, again, intensity.width)
         record = Record(
             path=file.path,
             status="protected",
             format=file.format,
             sha256=manifest.sha256(target),
             bytes=target.stat().st_size,
-            epsilon_stored=radius,
+            epsilon_stored=float(np.max(radius)),
             max_abs_delta=furthest,
-            psnr=psnr(image.stored[..., :colour], again[..., :colour], width),
-            ssim=ssim(image.stored[..., :colour], again[..., :colour], width),
+            psnr=psnr(clean, released, width),
+            ssim=ssim(clean, released, width),
             notes=notes,
         )
         try:
@@ -216,17 +216,37 @@ def _blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
         yield block
 
 
-def _furthest(written: NDArray[Any], original: NDArray[Any], radius: float) -> float:
+def _comparable(
+    image: DecodedImage, again: NDArray[Any], width: float
+) -> tuple[NDArray[Any], NDArray[Any], float]:
+    """Colours before and after, and what the range's `width` is in their units.
+
+    In stored units, or in the world's where every frame has stored units of its own.
+    """
+    clean, released = (values[..., : image.colour_channels] for values in (image.stored, again))
+    if isinstance(image.slope, np.ndarray):
+        return clean * np.abs(image.slope), released * np.abs(image.slope), width
+    return clean, released, width / abs(image.slope)
+
+
+def _furthest(written: NDArray[Any], original: NDArray[Any], radius: PerFrame) -> float:
     """The greatest change in stored units, if the written file keeps the promise.
 
     Raises:
-        RefusedFile: another shape, a value further from the source than epsilon, or no change.
+        RefusedFile: another shape, a value further from the source than epsilon (of its frame),
+            or no change.
     """
     if written.shape != original.shape:
         raise RefusedFile("the written file decodes to another size; report this file's kind")
-    moved = np.abs(written.astype(np.float64) - original.astype(np.float64))
-    furthest = float(np.nanmax(moved, initial=0.0))
-    if not furthest <= radius:
+    undefined = np.isnan(written)
+    if not np.array_equal(undefined, np.isnan(original)):
+        raise RefusedFile("the written file has other undefined (NaN) values; report its kind")
+    same = (written == original) | undefined  # infinities too, whose difference is NaN
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(written.astype(np.float64) - original.astype(np.float64))
+    moved = np.where(same, 0.0, distance)
+    furthest = float(np.max(moved, initial=0.0))
+    if not np.all(moved <= radius):
         raise RefusedFile("the written file left the bound when decoded; its coding can't hold it")
     if furthest == 0:
         raise RefusedFile(NOTHING_MOVED)

@@ -102,6 +102,16 @@ def test_percentiles_are_in_the_units_of_the_world():
     )
 
 
+def test_every_frame_counts_by_its_own_slope():
+    """As in enhanced PET: the same activity is stored as another number in each frame."""
+    stored = np.stack([np.arange(1000), np.arange(1000) // 10])[:, None, :, None]
+    slope = np.array([1.0, 10.0]).reshape(2, 1, 1, 1)
+    pet = DecodedImage(stored.astype(np.int16), "kind", slope=slope, lowest=0, highest=1000)
+    low, high = ends(chosen([pet]))
+    assert (low, high) == pytest.approx((2.5, 992.5), abs=3)
+    assert ends(chosen([pet], "stored")) == (0, 10_000)
+
+
 def test_padding_and_undefined_values_do_not_count():
     values = np.r_[np.full(500, -2000), np.arange(501)].astype("float32")
     values[600] = np.nan

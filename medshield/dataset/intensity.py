@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medshield.errors import InputError, RefusedFile
 from medshield.formats import DecodedImage, IntensityRange
+from medshield.formats.base import PerFrame
 
 SAMPLES_A_FILE = 4096
 PERCENTILES = (0.5, 99.5)
@@ -73,20 +74,33 @@ class KindSurvey:
         if image.is_integer:
             info = np.iinfo(image.stored.dtype)
             ends = [
-                image.slope * min(max(limit, info.min), info.max) + image.intercept
+                np.asarray(image.slope * min(max(limit, info.min), info.max) + image.intercept)
                 for limit in (image.lowest, image.highest)
             ]
-            self.stored = (min(self.stored[0], *ends), max(self.stored[1], *ends))
+            low, high = float(min(end.min() for end in ends)), float(max(end.max() for end in ends))
+            self.stored = (min(self.stored[0], low), max(self.stored[1], high))
 
 
 def _sample(image: DecodedImage) -> NDArray[np.float64]:
     """Some of the values that may move, in real-world units, evenly spread over the image."""
-    values = image.stored[..., : image.colour_channels].reshape(-1)
+    colours = image.stored[..., : image.colour_channels]
+    values = colours.reshape(-1)
+    places: NDArray[np.integer[Any]] | None = None
     if image.frozen is not None:
         frozen = np.broadcast_to(image.frozen, image.stored.shape)
-        values = values[~frozen[..., : image.colour_channels].reshape(-1)]
-    some: NDArray[np.float64] = values[:: max(1, len(values) // SAMPLES_A_FILE)].astype(np.float64)
-    return some[np.isfinite(some)] * image.slope + image.intercept
+        places = np.flatnonzero(~frozen[..., : image.colour_channels])
+    number = values.size if places is None else places.size
+    chosen = np.arange(0, number, max(1, number // SAMPLES_A_FILE))
+    places = chosen if places is None else places[chosen]
+    some = values[places].astype(np.float64)
+    frames = places // max(1, math.prod(colours.shape[1:]))
+    real = some * _of_frames(image.slope, frames) + _of_frames(image.intercept, frames)
+    return real[np.isfinite(real)]
+
+
+def _of_frames(scaling: PerFrame, frames: NDArray[np.integer[Any]]) -> PerFrame:
+    """The slopes or intercepts of some frames, or the one of all."""
+    return scaling.reshape(-1)[frames] if isinstance(scaling, np.ndarray) else scaling
 
 
 def range_name(kind: str, spread: float, ranges: Mapping[str, IntensityRange]) -> str:

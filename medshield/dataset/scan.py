@@ -11,6 +11,8 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from medshield.dataset.annotations import Annotation, AnnotationOptions, Annotations, annotate
 from medshield.dataset.intensity import (
     KindSurvey,
@@ -22,7 +24,7 @@ from medshield.dataset.intensity import (
 from medshield.dataset.mask_files import read_foreground
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import Codec, IntensityRange, recognise
-from medshield.formats.base import stored_radius
+from medshield.formats.base import PerFrame, stored_radius
 from medshield.formats.dicom import read_tag
 from medshield.manifest import OWN_FILES
 
@@ -50,10 +52,12 @@ class SourceFile:
         format: the codec's name, or the file's suffix.
         kind: which intensity range it shares; empty where it is no image.
         shape: (frames, height, width, channels) of an image.
-        epsilon_stored: the radius in stored units; 0 before it is known.
+        epsilon_stored: the radius in stored units, the largest of its frames; 0 before it is
+            known.
         annotation: its label, findings or mask, patient and split.
         details: technical facts, as the codec gave them.
-        grey, slope, is_integer: of an image, see `DecodedImage`.
+        grey, is_integer: of an image, see `DecodedImage`.
+        slopes: the smallest and the largest size of a slope in its frames.
     """
 
     path: str
@@ -66,7 +70,7 @@ class SourceFile:
     annotation: Annotation | None = field(default=None, repr=False)
     details: dict[str, str] = field(default_factory=dict, repr=False)
     grey: bool = True
-    slope: float = 1.0
+    slopes: tuple[float, float] = (1.0, 1.0)
     is_integer: bool = True
 
 
@@ -370,12 +374,17 @@ def _look(source: Path, path: str, codec: Codec) -> _Look:
         shape=image.stored.shape,
         details=image.details,
         grey=image.is_grey,
-        slope=image.slope,
+        slopes=_slopes(image.slope),
         is_integer=image.is_integer,
     )
     survey = KindSurvey()
     survey.add(image)
     return _Look(plan, survey, spread_of(image), image.patient)
+
+
+def _slopes(slope: PerFrame) -> tuple[float, float]:
+    sizes = np.abs(slope)
+    return float(np.min(sizes)), float(np.max(sizes))
 
 
 def _with_mask(source: Path, file: SourceFile, masks: Mapping[str, SourceFile]) -> SourceFile:
@@ -426,9 +435,12 @@ def _with_radius(
 ) -> SourceFile:
     if file.action != "protect":
         return file
-    radius = stored_radius(ranges[file.kind], epsilon, file.slope, file.is_integer)
-    if radius > 0:
-        return replace(file, epsilon_stored=radius)
+    largest, smallest = (
+        float(np.max(stored_radius(ranges[file.kind], epsilon, slope, file.is_integer)))
+        for slope in file.slopes
+    )
+    if smallest > 0:  # of every frame, or some would stay clean
+        return replace(file, epsilon_stored=largest)
     return replace(
         file,
         action="refuse",

@@ -74,10 +74,22 @@ class IntensityRange:
         return self.high - self.low
 
 
+PerFrame = float | NDArray[np.float64]
+"""One number for all frames of an image, or an array of shape (frames, 1, 1, 1)."""
+
+
 def stored_radius(
-    intensity: IntensityRange, epsilon: Fraction, slope: float, is_integer: bool
-) -> float:
-    """Epsilon in stored units: a whole number for integers, floored; exact for floats."""
+    intensity: IntensityRange, epsilon: Fraction, slope: PerFrame, is_integer: bool
+) -> PerFrame:
+    """Epsilon in stored units: a whole number for integers, floored; exact for floats.
+
+    Returns:
+        A number, or one for each frame, of the shape of `slope`.
+    """
+    if isinstance(slope, np.ndarray):
+        slopes, places = np.unique(slope, return_inverse=True)
+        each = [stored_radius(intensity, epsilon, float(one), is_integer) for one in slopes]
+        return np.array(each)[places].reshape(slope.shape)
     radius = epsilon * Fraction(intensity.width) / abs(Fraction(slope))
     return float(math.floor(radius)) if is_integer else float(radius)
 
@@ -90,7 +102,9 @@ class DecodedImage:
         stored: (frames, height, width, channels); integers exactly as on disk, or floats.
             Channels are 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
         kind: files of one kind share one intensity range, such as "PNG 8-bit" or "DICOM CT".
-        slope, intercept: real-world value = slope * stored + intercept; slope is never 0.
+        slope, intercept: real-world value = slope * stored + intercept; slope is never 0. Where
+            they differ between frames (enhanced PET and MR), each is an array of shape
+            (frames, 1, 1, 1).
         lowest, highest: inclusive limits of what a stored value may become.
         frozen: True where a value must stay as it is (padding, NaN, alpha); broadcasts to
             `stored`; None where every value may move.
@@ -105,8 +119,8 @@ class DecodedImage:
 
     stored: NDArray[Any]
     kind: str
-    slope: float = 1.0
-    intercept: float = 0.0
+    slope: PerFrame = 1.0
+    intercept: PerFrame = 0.0
     lowest: float = -math.inf
     highest: float = math.inf
     frozen: NDArray[np.bool_] | None = None
@@ -143,8 +157,8 @@ class DecodedImage:
             scaled = 1.0 - scaled
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
 
-    def epsilon_stored(self, intensity: IntensityRange, epsilon: Fraction) -> float:
-        """The radius in stored units."""
+    def epsilon_stored(self, intensity: IntensityRange, epsilon: Fraction) -> PerFrame:
+        """The radius in stored units, of each frame where they are scaled differently."""
         return stored_radius(intensity, epsilon, self.slope, self.is_integer)
 
     def outside(self, intensity: IntensityRange) -> NDArray[np.bool_]:
@@ -172,12 +186,14 @@ class DecodedImage:
         if self.is_integer:
             step = np.trunc(step + np.copysign(1e-6, step))  # 7.9999997 grey levels are 8
         colour = self.stored[..., : self.colour_channels]
-        low, high = sorted(
-            (bound - self.intercept) / self.slope for bound in (intensity.low, intensity.high)
+        one, other = (
+            np.asarray((bound - self.intercept) / self.slope)
+            for bound in (intensity.low, intensity.high)
         )
-        low, high = max(low, self.lowest), min(high, self.highest)
+        low = np.maximum(np.minimum(one, other), self.lowest)
+        high = np.minimum(np.maximum(one, other), self.highest)
         if self.is_integer:
-            low, high = math.ceil(low), math.floor(high)
+            low, high = np.ceil(low), np.floor(high)
         # Rounding may put a bound just past a value that lies on it; that value may stay there.
         values = colour.astype(np.float64)
         target = np.clip(values + step, np.minimum(low, values), np.maximum(high, values))
@@ -191,7 +207,7 @@ class DecodedImage:
             result = self._within(result, radius)
         return result
 
-    def _within(self, moved: NDArray[Any], radius: float) -> NDArray[Any]:
+    def _within(self, moved: NDArray[Any], radius: PerFrame) -> NDArray[Any]:
         """Pull floats back where rounding to the file's own precision stepped over the radius."""
         with np.errstate(invalid="ignore"):  # infinity less itself is NaN, which is not over
             over = np.abs(moved.astype(np.float64) - self.stored.astype(np.float64)) > radius
@@ -241,7 +257,8 @@ class Codec(ABC):
             image: what `decode` returned.
             stored: same shape and dtype as `image.stored`, nowhere further from it than
                 `radius`. A lossy codec comes as near to it as its quantiser lets it.
-            radius: what no decoded value of the written file may exceed, in stored units.
+            radius: what no decoded value of the written file may exceed, in stored units; the
+                largest of all frames where they differ (the caller checks each by its own).
             target: does not exist; the caller renames it once it is whole.
 
         Returns:
