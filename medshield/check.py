@@ -70,9 +70,9 @@ def check(release: Path, source: Path | None = None, workers: int = 2) -> CheckR
     papers = manifest.read_papers(release)
     if source is not None and not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder the release was made from")
-    declared, unclear = _declared(papers)
+    known, unclear = declared(papers)
     faults = [*papers.faults, *unclear, *_paper_faults(release, papers)]
-    inspector = Inspector(release, source, declared)
+    inspector = Inspector(release, source, known)
     with ThreadPoolExecutor(workers) as pool, progress.bar("checking") as update:
         for number, found in enumerate(pool.map(inspector.faults, papers.records), 1):
             faults += found
@@ -89,8 +89,8 @@ class Declared:
     ranges: dict[str, IntensityRange]
 
 
-def _declared(papers: Papers) -> tuple[Declared | None, list[tuple[str, str]]]:
-    """What the bound is measured by, or why nobody knows."""
+def declared(papers: Papers) -> tuple[Declared | None, list[tuple[str, str]]]:
+    """What the bound is measured by, or the faults of the papers that say it."""
     if not papers.summary:
         return None, []  # missing or damaged, which `papers.faults` says
     try:

@@ -21,6 +21,7 @@ from medshield.cli_options import (
     intensity_option,
     labelling,
     option,
+    preview_option,
     running,
     source_argument,
     talking,
@@ -90,6 +91,7 @@ def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
 @labelling
 @intensity_option
 @option("--eps", help="Also say each file's radius, and which are too coarse for it.")
+@preview_option
 @running
 @talking
 def scan(source: Path, **values: Any) -> int:
@@ -98,13 +100,17 @@ def scan(source: Path, **values: Any) -> int:
     \b
     medshield scan ./dicoms
     medshield scan ./dicoms --eps 8/255 --json
+    medshield scan ./dicoms --preview ./look.png
     """
     _set_up(values, source)
-    from medshield import progress, tables
+    from medshield import preview, progress, tables
     from medshield.budget import parse_epsilon
     from medshield.dataset.scan import scan as run
 
     epsilon = parse_epsilon(values["eps"]) if values["eps"] is not None else None
+    target = values["preview"]
+    if target:
+        preview.refuse_target(target, source)
     with progress.bar("reading") as update:
         found = run(
             source,
@@ -114,7 +120,12 @@ def scan(source: Path, **values: Any) -> int:
             workers=values["workers"],
             progress=update,
         )
-    _print(values["as_json"], found.to_json(), tables.scan_text(found))
+    document, text = found.to_json(), tables.scan_text(found)
+    if target:
+        drawn = preview.of_scan(found, target)
+        document["preview"] = drawn and drawn.to_json()
+        text += "\n" + tables.preview_text(drawn)
+    _print(values["as_json"], document, text)
     if found.problem:
         _complain(found.problem)
         return InputError.exit_code
@@ -225,6 +236,7 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
 @cli.command(short_help="Check a release: nothing but pixels, within the bound.")
 @click.argument("release", type=FOLDER)
 @option("--source", type=FOLDER, help="The clean images, to compare with.")
+@preview_option
 @running
 @talking
 def check(release: Path, source: Path | None, **values: Any) -> int:
@@ -233,13 +245,24 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
     \b
     medshield check ./dicoms-protected
     medshield check ./dicoms-protected --source ./dicoms
+    medshield check ./dicoms-protected --source ./dicoms --preview ./look.png
     """
     _set_up(values, source)
-    from medshield import tables
+    from medshield import preview, tables
     from medshield.check import check as run
 
+    target = values["preview"]
+    if target and source is None:
+        raise InputError("--preview: needs --source, the clean images to show beside the release")
+    if target:
+        preview.refuse_target(target, source, release)
     result = run(release, source, values["workers"])
-    _print(values["as_json"], result.to_json(), tables.check_text(result))
+    document, text = result.to_json(), tables.check_text(result)
+    if target and source:
+        drawn = preview.of_check(result, source, target)
+        document["preview"] = drawn and drawn.to_json()
+        text += "\n" + tables.preview_text(drawn)
+    _print(values["as_json"], document, text)
     return EXIT_FAILED if result.faults else 0
 
 

@@ -135,6 +135,12 @@ fitting = options(
     ),
     option("--seed", type=int, help="For a repeatable key; the default is a random one."),
 )
+preview_option = option(
+    "--preview",
+    type=FOLDER,
+    metavar="FILE.png",
+    help="Draw a contact sheet of some images there; it shows clean images.",
+)
 running = options(
     option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True

@@ -14,6 +14,7 @@ from medshield.text import counted, listed, printable
 
 if TYPE_CHECKING:
     from medshield.manifest import Record
+    from medshield.preview import Preview
     from medshield.protect import FitOutcome, Outcome
     from medshield.verify import Evidence
 
@@ -159,6 +160,15 @@ def check_text(result: CheckResult) -> str:
     if len(result.faults) > MOST_NAMED:
         rows.append(("", f"and {len(result.faults) - MOST_NAMED} more; --json names all"))
     return f"{name}: {number} ({_statuses(result.checked)})\n{_facts(rows)}"
+
+
+def preview_text(drawn: Preview | None) -> str:
+    """Where the contact sheet is, and which file each of its numbers stands for."""
+    if drawn is None:
+        return _facts([("preview", "not written, as there is no image to show")])
+    rows = [("preview", f"{drawn.path} shows clean images: keep it as private as the source")]
+    rows += [(str(number), path) for number, path in enumerate(drawn.images, 1)]
+    return _facts(rows)
 
 
 def evidence_text(evidence: Evidence, report: Path) -> str:

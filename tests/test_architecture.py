@@ -22,7 +22,8 @@ FLOORS = [
     # The science.
     {"countermeasures", "evidence", "generator", "methods", "threats", "training", "trials"},
     # One function and one configuration each.
-    {"benchmark", "check", "medmnist_folder", "protect", "release_writer", "tables", "verify"},
+    {"benchmark", "check", "contact_sheet", "medmnist_folder", "preview", "protect"}
+    | {"release_writer", "tables", "verify"},
     # The command line.
     {"cli", "cli_options", "__main__"},
 ]
