@@ -279,6 +279,19 @@ def test_a_radius_below_one_stored_unit_is_refused(folder):
     assert {file.action for file in look(folder, epsilon=Fraction(1, 255)).files} == {"protect"}
 
 
+def test_images_that_are_too_coarse_for_the_radius_are_refused_before_anything_is_written(folder):
+    grey = Image.fromarray(np.eye(12, dtype=bool))
+    grey.save(folder / "benign" / "one bit.png", bits=1)
+    colours = Image.fromarray(np.eye(12, dtype=np.uint8), "P")
+    colours.putpalette([0, 0, 0, 90, 0, 0])
+    colours.save(folder / "benign" / "palette.png", bits=1)
+    reasons = {file.path: file.reason for file in look(folder, epsilon=EIGHT).with_action("refuse")}
+    assert "one stored unit of this file, which is 1 of the" in reasons["benign/one bit.png"]
+    assert "step between colours of this file, which is 0.353" in reasons["benign/palette.png"]
+    refused = look(folder, epsilon=Fraction(90, 255)).with_action("refuse")
+    assert [file.path for file in refused] == ["benign/one bit.png"]
+
+
 def test_ranges_of_an_earlier_run_win(folder):
     (kind,) = look(folder).ranges
     earlier = {kind: IntensityRange(0, 127.5, "earlier"), "another": IntensityRange(0, 1, "")}

@@ -28,20 +28,22 @@ def read_foreground(path: Path) -> NDArray[np.bool_]:
     try:
         if codec is None:
             raise RefusedFile("of an unknown format; save it as PNG or NIfTI")
-        values = codec.decode(path).stored[..., 0]
+        image = codec.decode(path)
     except (RefusedFile, NotAnImage) as refusal:
-        return _by_pillow(path, refusal)
-    return _drawn(values)
+        return _by_pillow(path, str(refusal))
+    if image.details.get("colour type") == "palette":  # decoded to colours, and classes are indices
+        return _by_pillow(path, "its palette can't be read; save it as PNG")
+    return _drawn(image.stored[..., 0])
 
 
-def _by_pillow(path: Path, refusal: Exception) -> NDArray[np.bool_]:
+def _by_pillow(path: Path, refusal: str) -> NDArray[np.bool_]:
     """A mask that no codec would protect, such as one with a palette."""
     try:
         with Image.open(path, formats=BY_PILLOW) as image:
             values = np.asarray(image)
             is_drawn = image.mode not in ("1", "P")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise RefusedFile(str(refusal)) from None
+        raise RefusedFile(refusal) from None
     plane = values[..., 0] if values.ndim == 3 else values
     return _drawn(plane[None]) if is_drawn else plane[None] != 0
 

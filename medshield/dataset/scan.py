@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -56,7 +57,7 @@ class SourceFile:
             known.
         annotation: its label, findings or mask, patient and split.
         details: technical facts, as the codec gave them.
-        grey, is_integer: of an image, see `DecodedImage`.
+        grey, is_integer, step: of an image, see `DecodedImage`.
         slopes: the smallest and the largest size of a slope in its frames.
     """
 
@@ -72,6 +73,7 @@ class SourceFile:
     grey: bool = True
     slopes: tuple[float, float] = (1.0, 1.0)
     is_integer: bool = True
+    step: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -376,6 +378,7 @@ def _look(source: Path, path: str, codec: Codec) -> _Look:
         grey=image.is_grey,
         slopes=_slopes(image.slope),
         is_integer=image.is_integer,
+        step=image.step,
     )
     survey = KindSurvey()
     survey.add(image)
@@ -439,11 +442,19 @@ def _with_radius(
         float(np.max(stored_radius(ranges[file.kind], epsilon, slope, file.is_integer)))
         for slope in file.slopes
     )
-    if smallest > 0:  # of every frame, or some would stay clean
+    if smallest >= file.step or not file.is_integer:  # of every frame, or some would stay clean
         return replace(file, epsilon_stored=largest)
-    return replace(
-        file,
-        action="refuse",
-        reason="epsilon is less than one stored unit of this file; raise --eps or widen "
-        "--intensity",
+    return replace(file, action="refuse", reason=_too_coarse(file, ranges[file.kind]))
+
+
+def _too_coarse(file: SourceFile, intensity: IntensityRange) -> str:
+    """Why no value of a file can move by epsilon."""
+    if math.isinf(file.step):
+        return "no two colours of its palette could stand in for each other; convert it to RGB"
+    share = file.step * file.slopes[1] / intensity.width
+    what = "one stored unit" if file.step == 1 else "the smallest step between colours"
+    return (
+        f"epsilon is less than {what} of this file, which is {share:.3g} of the intensity range; "
+        "raise --eps to at least that, widen --intensity, or convert it to a format with finer "
+        "steps"
     )

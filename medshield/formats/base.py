@@ -106,6 +106,8 @@ class DecodedImage:
             they differ between frames (enhanced PET and MR), each is an array of shape
             (frames, 1, 1, 1).
         lowest, highest: inclusive limits of what a stored value may become.
+        step: the least, in stored units, by which a value of an integer image can move: 1, or
+            more where the file can't store every value (palette); never consulted for floats.
         frozen: True where a value must stay as it is (padding, NaN, alpha); broadcasts to
             `stored`; None where every value may move.
         inverted: low values are displayed bright (DICOM's MONOCHROME1).
@@ -123,6 +125,7 @@ class DecodedImage:
     intercept: PerFrame = 0.0
     lowest: float = -math.inf
     highest: float = math.inf
+    step: float = 1.0
     frozen: NDArray[np.bool_] | None = None
     inverted: bool = False
     declared: tuple[tuple[float, float], ...] = ()

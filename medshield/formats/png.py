@@ -1,4 +1,4 @@
-"""PNG: only IDAT is replaced in the source's own list of chunks."""
+"""PNG: only IDAT (and an animation's fdAT) is replaced in the source's own list of chunks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medshield.errors import RefusedFile
-from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
-from medshield.formats.png_chunks import SIGNATURE, Chunk, Header, read_chunks, read_header
-from medshield.formats.png_copies import refuse_copies
-from medshield.formats.png_pixels import decode_samples, encode_samples, pixel_stream
+from medshield.formats.base import (
+    DEFAULT_HANDLING,
+    Codec,
+    DecodedImage,
+    Handling,
+    refuse_too_large,
+)
+from medshield.formats.palette import Palette
+from medshield.formats.png_chunks import (
+    SIGNATURE,
+    Chunk,
+    Header,
+    only_chunk,
+    read_chunks,
+    read_header,
+)
+from medshield.formats.png_copies import Removal, removals
+from medshield.formats.png_frames import Edit, Frame, applied, read_frames
+from medshield.formats.png_pixels import Samples, decode_samples, encode_samples
 from medshield.formats.reserved import step_back
 
 if TYPE_CHECKING:
@@ -28,20 +43,24 @@ class _Container:
 
     Attributes:
         source: the whole file.
-        start, end: of the run of IDAT chunks.
-        interlaced: by Adam7.
+        header: of IHDR.
+        frames, samples: each image of the file and what it holds.
         transparent: the colour of tRNS, one value a channel, or None.
+        palette: of PLTE and tRNS, or None.
+        copies: what must not stay when pixels change.
     """
 
     source: bytes
-    start: int
-    end: int
-    interlaced: bool
+    header: Header
+    frames: tuple[Frame, ...]
+    samples: tuple[Samples, ...]
     transparent: NDArray[Any] | None
+    palette: Palette | None
+    copies: list[Removal]
 
 
 class PngCodec(Codec):
-    """PNG of 8 and 16 bits: grey or RGB, with or without alpha, interlaced or not."""
+    """PNG of every bit depth and colour type, interlaced or not, animated with whole frames."""
 
     name = "png"
 
@@ -52,36 +71,42 @@ class PngCodec(Codec):
     def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one PNG; see `Codec.decode`.
 
-        Alpha, fully transparent pixels and pixels of the colour that tRNS makes transparent are
-        frozen.
+        Grey values of 1, 2 and 4 bits are 0 to 1, 3 and 15. Of a palette, `stored` is what is
+        displayed, RGB or RGBA. Alpha, fully transparent pixels and pixels of the colour that
+        tRNS makes transparent are frozen.
 
         Raises:
-            RefusedFile: damaged, animated, with a palette or under 8 bits, signed, or with a
-                second copy of the picture.
+            RefusedFile: damaged, an animation with partial frames, or with a signature or a copy
+                of the picture that `handling` does not cover.
         """
         source = path.read_bytes()
         chunks = read_chunks(source)
         header = read_header(chunks[0])
-        _refuse_unsupported(header, chunks)
-        refuse_copies(chunks, source[chunks[-1].end :])
-        stored = decode_samples(header, pixel_stream(chunks))[np.newaxis]
+        copies = removals(chunks, len(source), source[chunks[-1].end :], handling)
+        palette = _palette(header, chunks)
         transparent = _transparent_colour(header, chunks)
-        pixels = [chunk for chunk in chunks if chunk.kind == b"IDAT"]
+        frames = read_frames(header, chunks)
+        refuse_too_large(
+            len(frames) * header.width * header.height * (4 if palette else 2 * header.channels)
+        )
+        samples = tuple(decode_samples(header, frame.stream) for frame in frames)
+        values = np.stack([sample.values for sample in samples])
+        stored = palette.looked_up(values[..., 0]) if palette else values
+        depth = 8 if palette else header.bit_depth
         return DecodedImage(
             stored=stored,
-            kind=f"PNG {header.bit_depth}-bit",
+            kind=f"PNG {depth}-bit",
             lowest=0,
-            highest=2**header.bit_depth - 1,
-            frozen=_frozen(header, stored, transparent),
-            declared=((0.0, 255.0),) if header.bit_depth == 8 else (),
+            highest=2**depth - 1,
+            step=palette.finest_step(values) if palette else 1,
+            frozen=_frozen(stored, transparent),
+            declared=_declared(header, chunks, stored),
             details={
                 "bit depth": str(header.bit_depth),
                 "colour type": header.colour_name,
                 "interlaced": "yes" if header.interlaced else "no",
             },
-            container=_Container(
-                source, pixels[0].start, pixels[-1].end, header.interlaced, transparent
-            ),
+            container=_Container(source, header, frames, samples, transparent, palette, copies),
         )
 
     def write(
@@ -91,22 +116,33 @@ class PngCodec(Codec):
         target: Path,
         radius: float,
     ) -> list[str]:
-        """Write the source with other pixels; see `Codec.write`. Exact, so there are no notes.
+        """Write the source with other pixels; see `Codec.write`.
 
-        One exception to exact: a pixel that would get the colour of tRNS, and so vanish, is
-        written one grey level nearer to its source.
+        Notes name the chunks that `Handling` took out; no other chunk changes.
+
+        Exact with two exceptions: a pixel that would get the colour of tRNS, and so vanish, is
+        written one grey level nearer to its source; one with a palette gets the entry that is
+        nearest to the wanted colour.
+
+        Raises:
+            RefusedFile: no entry of the palette is near enough to another.
         """
         container: _Container = image.container
         if container.transparent is not None:
             gone = _of_colour(stored, container.transparent)
             gone &= ~_of_colour(image.stored, container.transparent)
             stored = step_back(stored, image.stored, gone)
-        source = container.source
-        if not np.array_equal(stored, image.stored):
-            pixels = encode_samples(stored[0], interlaced=container.interlaced)
-            source = source[: container.start] + pixels + source[container.end :]
-        target.write_bytes(source)
-        return []
+        values, notes = _values(container, stored, radius)
+        edits: list[Edit] = []
+        for frame, old, new in zip(container.frames, container.samples, values, strict=True):
+            if not np.array_equal(new, old.values):
+                samples = Samples(new, old.filters)
+                edits += frame.edits(encode_samples(container.header, samples))
+        if edits:
+            edits += [copy.edit for copy in container.copies]
+            notes += [copy.note for copy in container.copies]
+        target.write_bytes(applied(container.source, edits))
+        return notes
 
     def differences(self, source: Path, released: Path) -> list[str]:
         """Where two files differ outside IDAT, such as "chunk 3 tEXt: differs"."""
@@ -118,30 +154,64 @@ class PngCodec(Codec):
         ]
 
 
-def _refuse_unsupported(header: Header, chunks: list[Chunk]) -> None:
-    if any(chunk.kind == b"acTL" for chunk in chunks):
-        raise RefusedFile("animated PNG: only its first frame would be protected; save the frames")
-    if header.colour_type == 3:
-        raise RefusedFile(
-            "PNG with a palette: a step of the index is no step of the colour; convert it to RGB"
-        )
-    if header.bit_depth < 8:
-        raise RefusedFile(
-            f"PNG of {header.bit_depth} bit: one grey level is more than a useful epsilon; "
-            "convert it to 8 bits"
-        )
+def _values(
+    container: _Container, stored: NDArray[Any], radius: float
+) -> tuple[NDArray[Any], list[str]]:
+    """(frames, height, width, channels) as the file numbers them, and notes on them."""
+    palette = container.palette
+    if palette is None:
+        return stored, []
+    indices = np.stack([sample.values[..., 0] for sample in container.samples])
+    nearest = palette.nearest(indices, stored, radius)[..., np.newaxis]
+    return nearest, palette.held_note(indices, radius) if radius else []
+
+
+def _palette(header: Header, chunks: list[Chunk]) -> Palette | None:
+    """PLTE with the alpha of tRNS (sections 11.2.2 and 11.3.1.1) and, as hIST says, its use."""
+    if not header.has_palette:
+        return None
+    entries, alpha = only_chunk(chunks, b"PLTE"), only_chunk(chunks, b"tRNS")
+    if not entries or len(entries) % 3 or len(entries) > 3 << header.bit_depth:
+        raise RefusedFile("damaged PNG: its PLTE chunk does not fit its bit depth")
+    colours = np.frombuffer(entries, np.uint8).reshape(-1, 3)
+    usable = np.ones(len(colours), np.bool_)
+    if alpha is not None:
+        if len(alpha) > len(colours):
+            raise RefusedFile("damaged PNG: its tRNS chunk does not fit its palette")
+        opacity = np.frombuffer(alpha.ljust(len(colours), b"\xff"), np.uint8)
+        colours = np.column_stack([colours, opacity])
+    histogram = only_chunk(chunks, b"hIST")
+    if histogram is not None and len(histogram) == 2 * len(colours):
+        usable = np.frombuffer(histogram, ">u2") > 0  # 0 says: "no pixel has this colour"
+    return Palette(colours, usable)
 
 
 def _transparent_colour(header: Header, chunks: list[Chunk]) -> NDArray[Any] | None:
-    """The colour that tRNS makes transparent (section 11.3.2.1), one value a channel."""
-    bodies = [chunk.body for chunk in chunks if chunk.kind == b"tRNS"]
-    if header.has_alpha or not bodies:
+    """The colour that tRNS makes transparent (section 11.3.1.1), one value a channel."""
+    body = only_chunk(chunks, b"tRNS")
+    if header.has_alpha or header.has_palette or body is None:
         return None
-    if len(bodies) > 1 or len(bodies[0]) != 2 * header.channels:
+    if len(body) != 2 * header.channels:
         raise RefusedFile("damaged PNG: its tRNS chunk does not fit its colour type")
     # Always two bytes a channel, of which only the image's own bits count.
-    colour = np.frombuffer(bodies[0], ">u2") & (2**header.bit_depth - 1)
-    return np.asarray(colour, dtype=f"u{header.bit_depth // 8}")
+    colour = np.frombuffer(body, ">u2") & (2**header.bit_depth - 1)
+    return np.asarray(colour, np.uint16 if header.bit_depth == 16 else np.uint8)
+
+
+def _declared(
+    header: Header, chunks: list[Chunk], stored: NDArray[Any]
+) -> tuple[tuple[float, float], ...]:
+    """All values of the depth, but for 16 bits, which programs fill as they like.
+
+    There sBIT says that values of fewer bits were scaled up to fill all 16 (section 11.3.2.7).
+    Programs that forget the scaling are known by an image that does not need those bits.
+    """
+    full = (0.0, 2.0 ** (8 if header.has_palette else header.bit_depth) - 1)
+    if header.bit_depth < 16:
+        return (full,)
+    significant = max(only_chunk(chunks, b"sBIT") or b"\x10")
+    is_scaled = significant < 16 and int(stored.max(initial=0)) >= 2**significant
+    return (full,) if is_scaled else ()
 
 
 def _of_colour(stored: NDArray[Any], colour: NDArray[Any]) -> NDArray[np.bool_]:
@@ -149,15 +219,14 @@ def _of_colour(stored: NDArray[Any], colour: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray((stored == colour).all(axis=-1, keepdims=True))
 
 
-def _frozen(
-    header: Header, stored: NDArray[Any], transparent: NDArray[Any] | None
-) -> NDArray[np.bool_] | None:
+def _frozen(stored: NDArray[Any], transparent: NDArray[Any] | None) -> NDArray[np.bool_] | None:
     """Alpha, and the pixels that nobody sees: noise there shows as soon as alpha is dropped."""
     if transparent is not None:
         return _of_colour(stored, transparent)
-    if not header.has_alpha:
+    channels = stored.shape[-1]
+    if channels in (1, 3):
         return None
-    frozen = np.repeat(stored[..., -1:] == 0, header.channels, axis=-1)
+    frozen = np.repeat(stored[..., -1:] == 0, channels, axis=-1)
     frozen[..., -1] = True
     return frozen
 
@@ -175,7 +244,9 @@ def _outside_pixels(path: Path) -> list[tuple[str, bytes]]:
             raise RefusedFile("damaged PNG: it ends before its IEND chunk")
         length, kind = struct.unpack_from(">I4s", data, position)
         name, end = kind.decode("ascii", "replace"), position + 12 + length
-        if name != "IDAT":
+        if name == "fdAT":
+            parts.append((name, data[position + 8 : position + 12]))  # its sequence number
+        elif name != "IDAT":
             parts.append((name, data[position:end]))
         elif parts[-1][0] != "IDAT":
             parts.append((name, b""))

@@ -62,6 +62,20 @@ class Header:
         return _CHANNELS[self.colour_type]
 
     @property
+    def filter_step(self) -> int:
+        """Bytes to the pixel on the left, as filters see it (section 9.2): at least 1."""
+        return max(1, self.channels * self.bit_depth // 8)
+
+    def row_bytes(self, width: int) -> int:
+        """Bytes of that many pixels side by side."""
+        return (width * self.channels * self.bit_depth + 7) // 8
+
+    @property
+    def has_palette(self) -> bool:
+        """Whether samples are indices into PLTE."""
+        return self.colour_type == 3
+
+    @property
     def has_alpha(self) -> bool:
         """Whether the last channel is alpha."""
         return self.colour_type in (4, 6)
@@ -150,9 +164,26 @@ def _read_chunk(data: bytes, start: int, number: int) -> Chunk:
     return Chunk(kind, body, start, end)
 
 
+def only_chunk(chunks: list[Chunk], kind: bytes) -> bytes | None:
+    """The body of the one chunk of that kind, or None where there is none.
+
+    Raises:
+        RefusedFile: more than one.
+    """
+    bodies = [chunk.body for chunk in chunks if chunk.kind == kind]
+    if len(bodies) > 1:
+        raise RefusedFile(f"damaged PNG: it has more than one {kind.decode('ascii')} chunk")
+    return bodies[0] if bodies else None
+
+
 def _check_order(chunks: list[Chunk]) -> None:
     """One IHDR, IDAT chunks in one run, and no critical chunk that readers could not know."""
     kinds = [chunk.kind for chunk in chunks]
+    if b"CgBI" in kinds:
+        raise RefusedFile(
+            "PNG in Apple's own coding (chunk CgBI), which no standard reader shows: convert it "
+            "to a standard PNG"
+        )
     for chunk in chunks:
         if chunk.kind[:1].isupper() and chunk.kind not in _CRITICAL:
             raise RefusedFile(f"PNG with the unknown critical chunk {chunk.name}: save it anew")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from medshield.errors import RefusedFile
+from medshield.formats.png_frames import Edit
 
 if TYPE_CHECKING:
+    from medshield.formats.base import Handling
     from medshield.formats.png_chunks import Chunk
 
 # JPEG, PNG and GIF by their first bytes: thumbnails and previews are one of these.
@@ -18,34 +21,63 @@ _XMP_PICTURE = re.compile(rb"GImg:image|GImage:Data")
 _FIREWORKS = frozenset({b"prVW", b"mkBF", b"mkBS", b"mkBT", b"mkTS"})  # its preview and layers
 _SIGNATURES = frozenset({b"dSIG", b"caBX"})  # PNG extensions 1.4 section 4.4; C2PA A.3.3
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_LONGEST_TEXT = 16 << 20
+"""Bytes of text that are inflated to look for pictures in them."""
 
 
-def refuse_copies(chunks: list[Chunk], rest: bytes) -> None:
-    """Refuse a file that holds a second copy of its picture, or a signature over it.
+@dataclass(frozen=True)
+class Removal:
+    """What is taken out of a file when its pixels change.
+
+    Attributes:
+        edit: what takes its place: nothing.
+        note: says so in the manifest.
+    """
+
+    edit: Edit
+    note: str
+
+
+def removals(chunks: list[Chunk], size: int, rest: bytes, handling: Handling) -> list[Removal]:
+    """What has to go before the file may be released, as far as `handling` lets it go.
 
     Args:
         chunks: of the whole file.
+        size: of the file in bytes.
         rest: the bytes after IEND. An editor that saves a cropped picture over a longer file
             leaves pixels of the old one there, so IDAT is looked for too.
+        handling: icons "remove" covers copies of the picture, `drop_signatures` signatures.
 
     Raises:
-        RefusedFile: names the chunk and what to do.
+        RefusedFile: names the chunk, and what to do.
     """
+    found = []
     for number, chunk in enumerate(chunks, start=1):
+        place = f"PNG chunk {number} {chunk.name}"
+        edit = Edit(chunk.start, chunk.end, b"")
         if chunk.kind in _SIGNATURES:
-            raise RefusedFile(
-                f"PNG chunk {number} {chunk.name} is a digital signature that changed pixels "
-                "break: remove it from the source first"
-            )
-        if _holds_picture(chunk):
-            raise RefusedFile(
-                f"PNG chunk {number} {chunk.name} holds a thumbnail or another unprotected copy "
-                "of the picture: remove it from the source first"
-            )
+            if not handling.drop_signatures:
+                raise RefusedFile(
+                    f"{place} is a digital signature that changed pixels break: let it be dropped "
+                    "(--drop-signatures)"
+                )
+            found.append(Removal(edit, f"{place}: removed, as it signed the unchanged pixels"))
+        elif _holds_picture(chunk):
+            if handling.icons != "remove":
+                raise RefusedFile(
+                    f"{place} holds a thumbnail or another unprotected copy of the picture, which "
+                    "can't be made anew: let it be removed (--icons remove)"
+                )
+            found.append(Removal(edit, f"{place}: removed, as it held a copy of the picture"))
     if b"IDAT" in rest or _PICTURE.search(rest):
-        raise RefusedFile(
-            "the bytes after the PNG's end hold another picture: cut the source off at IEND first"
-        )
+        if handling.icons != "remove":
+            raise RefusedFile(
+                "the bytes after the PNG's end hold another picture: let them be removed (--icons "
+                "remove), or cut the source off at IEND"
+            )
+        edit = Edit(size - len(rest), size, b"")
+        found.append(Removal(edit, "bytes after IEND: removed, as they held another picture"))
+    return found
 
 
 def _holds_picture(chunk: Chunk) -> bool:
@@ -55,8 +87,8 @@ def _holds_picture(chunk: Chunk) -> bool:
         return _has_thumbnail(chunk.body) or bool(_PICTURE.search(chunk.body))
     if chunk.kind in _TEXTS:
         return _text_holds_picture(chunk)
-    # A compressed colour profile may contain a JPEG's first bytes by chance, and no picture.
-    return chunk.kind not in (b"IDAT", b"iCCP") and bool(_PICTURE.search(chunk.body))
+    # Compressed, these may contain a JPEG's first bytes by chance, and no picture.
+    return chunk.kind not in (b"IDAT", b"fdAT", b"iCCP") and bool(_PICTURE.search(chunk.body))
 
 
 def _has_thumbnail(exif: bytes) -> bool:
@@ -73,22 +105,33 @@ def _has_thumbnail(exif: bytes) -> bool:
 def _text_holds_picture(chunk: Chunk) -> bool:
     """Whether XMP, or a hexadecimal profile as ImageMagick writes it, has a thumbnail."""
     keyword, _, text = chunk.body.partition(b"\0")
-    try:
-        text = _inflated_text(chunk.kind, text)
-    except zlib.error as error:
-        raise RefusedFile(f"damaged PNG: a {chunk.name} chunk can't be inflated") from error
+    text = _plain_text(chunk, text)
     if keyword.startswith(b"Raw profile type"):
         digits = re.sub(rb"[^0-9a-fA-F]", b"", text.partition(b"\n")[2].partition(b"\n")[2])
         text = bytes.fromhex(digits[len(digits) % 2 :].decode("ascii"))
     return bool(_XMP_PICTURE.search(text) or _PICTURE.search(text))
 
 
-def _inflated_text(kind: bytes, text: bytes) -> bytes:
+def _plain_text(chunk: Chunk, text: bytes) -> bytes:
     """What follows the keyword, inflated where it is compressed (section 11.3.3)."""
-    if kind == b"zTXt":
-        return zlib.decompress(text[1:])
-    if kind == b"iTXt":
-        compressed = text[:1] == b"\1"
+    if chunk.kind == b"zTXt":
+        return _inflated(chunk, text[1:])
+    if chunk.kind == b"iTXt":
+        is_compressed = text[:1] == b"\1"
         text = text[2:].partition(b"\0")[2].partition(b"\0")[2]
-        return zlib.decompress(text) if compressed else text
+        return _inflated(chunk, text) if is_compressed else text
     return text
+
+
+def _inflated(chunk: Chunk, text: bytes) -> bytes:
+    inflater = zlib.decompressobj()
+    try:
+        plain = inflater.decompress(text, _LONGEST_TEXT)
+    except zlib.error as error:
+        raise RefusedFile(f"damaged PNG: a {chunk.name} chunk can't be inflated") from error
+    if inflater.unconsumed_tail:
+        raise RefusedFile(
+            f"PNG chunk {chunk.name} inflates to more than {_LONGEST_TEXT} bytes: remove it from "
+            "the source first"
+        )
+    return plain
