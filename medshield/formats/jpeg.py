@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medshield.errors import RefusedFile
-from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
-from medshield.formats.jpeg_copies import refuse_clean_copies
+from medshield.formats.base import (
+    DEFAULT_HANDLING,
+    Codec,
+    DecodedImage,
+    Handling,
+    refuse_too_large,
+)
+from medshield.formats.jpeg_copies import settle_copies
 from medshield.formats.jpeg_fit import fit_change
+from medshield.formats.jpeg_multi_picture import with_true_index
 from medshield.formats.jpeg_pixels import decode_pixels, is_complete
 from medshield.formats.jpeg_segments import (
     BASELINE,
@@ -24,6 +32,7 @@ from medshield.formats.jpeg_segments import (
     Segment,
     parse,
 )
+from medshield.formats.jpeg_thumbnails import Pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CODINGS = {BASELINE: "baseline", EXTENDED: "extended", PROGRESSIVE: "progressive"}
+_NO_RESTARTS = "DRI: restart interval set to 0, the scan is written without restart markers"
+_REMOVE_ALL = Handling(icons="remove", drop_signatures=True)
 _SAMPLINGS = {
     (1, 1): "4:4:4",
     (2, 1): "4:2:2",
@@ -47,6 +58,7 @@ class _Source:
 
     content: bytes
     layout: Layout
+    handling: Handling
 
 
 class JpegCodec(Codec):
@@ -62,16 +74,17 @@ class JpegCodec(Codec):
         """Read one file: stored is (1, height, width, 1 or 3), 0 to 255, as Pillow decodes it.
 
         Raises:
-            RefusedFile: another coding process or colour space, a second copy of the image in
-                the file, or damage.
+            RefusedFile: another coding process or colour space, a second copy of the image that
+                `handling` does not settle, or damage.
         """
         content = path.read_bytes()
         layout = parse(content)
         _refuse_unsupported(layout)
-        refuse_clean_copies(layout)
-        pixels = decode_pixels(content)
+        refuse_too_large(layout.frame.height * layout.frame.width * len(layout.frame.components))
+        pixels = decode_pixels(layout)
         if not is_complete(layout, pixels):
             raise RefusedFile("JPEG whose image data end too early: the file is truncated")
+        _released(layout, layout, handling, Pictures(pixels, pixels))  # may refuse
         return DecodedImage(
             stored=pixels[None],
             kind="JPEG 8-bit",
@@ -79,7 +92,7 @@ class JpegCodec(Codec):
             highest=255,
             declared=((0, 255),),
             details=_details(layout.frame),
-            container=_Source(content, layout),
+            container=_Source(content, layout, handling),
         )
 
     def write(
@@ -91,17 +104,23 @@ class JpegCodec(Codec):
             RefusedFile: the quantiser lets no change through that keeps the radius.
         """
         source: _Source = image.container
-        if np.array_equal(stored, image.stored):
+        before = after = image.stored[0]
+        coded, notes = source.layout, list[str]()
+        if not np.array_equal(stored, image.stored):
+            coded = parse(fit_change(source.layout, before, stored[0], radius))
+            after = decode_pixels(coded)
+            if source.layout.restarts:
+                notes = [_NO_RESTARTS]
+        elif source.handling.icons == "regenerate":  # copies of an unchanged picture are true
             target.write_bytes(source.content)
             return []
-        target.write_bytes(fit_change(source.layout, image.stored[0], stored[0], radius))
-        if source.layout.restarts:
-            return ["DRI: restart interval set to 0, the scan is written without restart markers"]
-        return []
+        layout, done = _released(source.layout, coded, source.handling, Pictures(before, after))
+        target.write_bytes(bytes(layout))
+        return notes + done
 
     def differences(self, source: Path, released: Path) -> list[str]:
         """Where segments differ, Huffman tables and scans aside; see `Codec.differences`."""
-        before, after = parse(source.read_bytes()), parse(released.read_bytes())
+        before, after = _without_copies(source), _without_copies(released)
         old, new = _places(before), _places(after)
         found = [f"{place}: missing" for place in old if place not in new]
         found += [f"{place}: added" for place in new if place not in old]
@@ -115,6 +134,14 @@ class JpegCodec(Codec):
         if before.trailing != after.trailing:
             found.append("bytes after EOI: differ")
         return found
+
+
+def _released(
+    source: Layout, coded: Layout, handling: Handling, pictures: Pictures
+) -> tuple[Layout, list[str]]:
+    """The file with its new scans and with its copies of the picture settled, and notes."""
+    layout, notes = settle_copies(coded, handling, pictures)
+    return with_true_index(source, layout), notes
 
 
 def _refuse_unsupported(layout: Layout) -> None:
@@ -157,6 +184,15 @@ def _details(frame: Frame) -> dict[str, str]:
         usual = chroma == [(1, 1), (1, 1)]
         details["sampling"] = _SAMPLINGS.get(luma, written) if usual else written
     return details
+
+
+def _without_copies(path: Path) -> Layout:
+    """A file less what `write` may change of it beside the pixels."""
+    layout = parse(path.read_bytes())
+    nothing = np.empty((0, 0, 3), np.uint8)
+    with suppress(RefusedFile):
+        return settle_copies(layout, _REMOVE_ALL, Pictures(nothing, nothing))[0]
+    return layout
 
 
 def _places(layout: Layout) -> dict[str, Segment]:

@@ -1,81 +1,196 @@
-"""What carries a second, clean copy of the image inside a JPEG file, outside its scans."""
+"""What carries a second, clean copy of the image inside a JPEG file, outside its scans.
+
+Copies are made anew from the protected picture in the bytes of the old ones, or cut out, as
+`Handling` says; what neither is possible for is refused.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from medshield.errors import RefusedFile
-from medshield.formats.jpeg_segments import APPLICATION, END_OF_IMAGE, Layout, Segment
+from medshield.formats import jpeg_multi_picture, jpeg_photoshop, jpeg_xmp
+from medshield.formats.exif_thumbnails import Exif
+from medshield.formats.jpeg_segments import END_OF_IMAGE, Layout, Segment
+from medshield.formats.jpeg_thumbnails import (
+    REMEDY,
+    Pictures,
+    blank_jpegs,
+    has_jpeg,
+    has_other_picture,
+    remake_jpegs,
+    remake_pixels,
+)
 
-# A JPEG's SOI with a marker that can open a file (DQT, DHT, SOF, DRI, APPn, COM), or a PNG:
-# previews in maker notes, Photoshop's resource 1036 and trailers of telephones look like this.
-_PICTURE = re.compile(rb"\xff\xd8\xff[\xc0-\xc4\xdb\xdd\xe0-\xef\xfe]|\x89PNG\r\n\x1a\n")
-# Photoshop image resource 1033: an uncompressed thumbnail.
-_RAW_PHOTOSHOP_THUMBNAIL = b"8BIM" + (1033).to_bytes(2, "big")
-# Base64 images in XMP: thumbnails (two spellings of one namespace) and Google's GImage.
-_XMP_IMAGES = (b"xmpGImg:image", b"xapGImg:image", b"GImage:Data")
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
+    from medshield.formats.base import Handling
 
-def refuse_clean_copies(layout: Layout) -> None:
-    """Refuse a file that carries its image a second time.
-
-    Raises:
-        RefusedFile: it has an EXIF, JFIF, JFXX, Photoshop or XMP thumbnail, further pictures
-            (MPF), or a JPEG inside a segment or behind the end of the image.
-    """
-    for segment in layout.segments:
-        if segment.marker in APPLICATION:
-            _refuse_copy_in(segment)
-    # An editor that saves a smaller picture over a longer file leaves the old one's end there.
-    if END_OF_IMAGE in layout.trailing or _PICTURE.search(layout.trailing):
-        raise RefusedFile(
-            "the bytes after the JPEG's end hold another picture: cut the source off at EOI first"
-        )
+_EXIF = b"Exif\0"
+_JFIF_HEADER = 14  # up to the two bytes of a thumbnail's width and height
+_PALETTE, _RGB = 0x11, 0x13  # kinds of JFXX thumbnail that are not JPEG
+_TRAILING = "what follows the JPEG's end"
 
 
-def _refuse_copy_in(segment: Segment) -> None:
-    payload = segment.payload
-    if segment.name == "APP2" and payload.startswith(b"MPF\0"):
-        raise RefusedFile("multi-picture JPEG (MPF): extract the pictures to files of their own")
-    if segment.name == "APP11" and payload.startswith(b"JP"):
-        raise RefusedFile(
-            "JPEG with boxes in APP11 (signed content or JPEG XT), which speak of the clean "
-            "image: strip them first"
-        )
-    if _is_thumbnail(segment) or _PICTURE.search(payload):
-        raise RefusedFile(
-            f"{segment.name} carries a copy of the clean image: strip the thumbnail first"
-        )
-
-
-def _is_thumbnail(segment: Segment) -> bool:
-    """Whether the segment holds a thumbnail that is not itself a JPEG."""
-    payload = segment.payload
-    if segment.name == "APP0":
-        # JFIF 1.02: width and height of an RGB thumbnail are the last two bytes of the header;
-        # an extension (JFXX) is a thumbnail and nothing else.
-        jfif = payload.startswith(b"JFIF\0") and all(payload[12:14])
-        return jfif or payload.startswith(b"JFXX\0")
-    if segment.name == "APP1" and payload.startswith(b"Exif\0"):
-        return _has_exif_thumbnail(payload[6:])
-    if segment.name == "APP1":
-        return any(word in payload for word in _XMP_IMAGES)
-    return segment.name == "APP13" and _RAW_PHOTOSHOP_THUMBNAIL in payload
-
-
-def _has_exif_thumbnail(exif: bytes) -> bool:
-    """Whether the first TIFF directory points to a second one, the thumbnail's (Exif 2.3 4.5.2).
+def settle_copies(
+    layout: Layout, handling: Handling, pictures: Pictures
+) -> tuple[Layout, list[str]]:
+    """The file with no clean copy of its picture outside its scans, and what was done.
 
     Args:
-        exif: what follows "Exif" and two zeros.
+        layout: the file.
+        handling: what to do with copies and with signatures.
+        pictures: what new copies are made from.
+
+    Raises:
+        RefusedFile: a copy or signature that `handling` wants refused, or that can't be dealt with.
     """
-    order: Literal["big", "little"] = "big" if exif[:2] == b"MM" else "little"
-    directory = int.from_bytes(exif[4:8], order)
-    entries = int.from_bytes(exif[directory : directory + 2], order)
-    link = exif[directory + 2 + 12 * entries :][:4]
-    if exif[:4] not in (b"II*\0", b"MM\0*") or len(link) < 4:
+    layout, notes = _without_signatures(layout, handling)
+    jpeg_xmp.refuse_pictures_in_extensions([s.payload for s in layout.segments if s.name == "APP1"])
+    source = pictures if handling.icons == "regenerate" else None
+    done = "made anew from the protected picture" if source else "removed"
+    segments: list[Segment] = []
+    for segment in layout.segments:
+        payload = segment.payload if segment.carries_coding else _settled(segment, source)
+        if payload is not None:
+            same = payload == segment.payload
+            segments.append(segment if same else segment.with_payload(payload))
+        if payload != segment.payload:
+            _refuse_if(handling, segment.name)
+            notes.append(f"{segment.name}: copy of the picture {done}")
+    trailing = _settled_trailing(layout.trailing, source)
+    if trailing != layout.trailing:
+        _refuse_if(handling, _TRAILING)
+        notes.append(f"bytes after EOI: copy of the picture {done}")
+    return Layout(tuple(segments), layout.end, trailing), notes
+
+
+def _refuse_if(handling: Handling, place: str) -> None:
+    if handling.icons == "refuse":
         raise RefusedFile(
-            "EXIF that can't be read, so a thumbnail can't be ruled out: strip or repair it first"
+            f"{place} carries a copy of the clean image: use --icons regenerate or remove, or "
+            "strip it from the source first"
         )
-    return any(link)
+
+
+def _without_signatures(layout: Layout, handling: Handling) -> tuple[Layout, list[str]]:
+    """The file without signed boxes in APP11 (ISO 19566-5, C2PA A.3.1), where that is allowed.
+
+    Raises:
+        RefusedFile: it is not; or the boxes are no signature but a part of the picture.
+    """
+    boxes = [s for s in layout.segments if s.name == "APP11" and s.payload.startswith(b"JP")]
+    if not boxes:
+        return layout, []
+    if b"c2pa" not in b"".join(s.payload for s in boxes):
+        raise RefusedFile(
+            "JPEG with boxes in APP11 (JPEG XT, JPEG 360), which speak of the clean image: strip "
+            "them first"
+        )
+    if not handling.drop_signatures:
+        raise RefusedFile(
+            "signed JPEG (C2PA in APP11), and changed pixels break the signature: use "
+            "--drop-signatures, or strip it first"
+        )
+    kept = tuple(s for s in layout.segments if s not in boxes)
+    return replace(layout, segments=kept), ["APP11: C2PA signature removed"]
+
+
+def _settled(segment: Segment, pictures: Pictures | None) -> bytes | None:
+    """The payload without a clean copy, None where nothing would be left of it.
+
+    Args:
+        segment: any but Huffman tables and scans.
+        pictures: what to make copies from, None to remove them.
+    """
+    payload, place = segment.payload, segment.name
+    if place == "APP0" and payload.startswith(b"JFIF\0"):
+        return _settled_jfif(payload, pictures)
+    if place == "APP0" and payload.startswith(b"JFXX\0"):
+        return None if pictures is None else _remade_extension(payload, pictures)
+    if place == "APP1" and payload.startswith(_EXIF):
+        start = len(_EXIF) + 1
+        exif = Exif(payload[start:], "APP1 EXIF")
+        new = exif.removed() if pictures is None else exif.regenerated(pictures)
+        return payload[:start] + new
+    if place == "APP1" and payload.startswith(jpeg_xmp.PREFIX):
+        return jpeg_xmp.settle(payload, "APP1 XMP", pictures)
+    if jpeg_multi_picture.is_index(segment):
+        return None if pictures is None else payload
+    if place == "APP13" and payload.startswith(jpeg_photoshop.PREFIX):
+        return jpeg_photoshop.settle(payload, "APP13 Photoshop", pictures)
+    return _settled_bytes(payload, place, pictures)
+
+
+def _settled_bytes(data: bytes, place: str, pictures: Pictures | None) -> bytes:
+    """Bytes of unknown meaning with the JPEGs in them made anew or set to zeros."""
+    if has_other_picture(data):
+        raise RefusedFile(f"{place} holds a PNG, GIF or film: strip it from the source first")
+    return blank_jpegs(data, place) if pictures is None else remake_jpegs(data, place, pictures)
+
+
+def _settled_trailing(data: bytes, pictures: Pictures | None) -> bytes:
+    """What follows EOI, with new copies; nothing where that holds copies to be removed."""
+    suspicious = END_OF_IMAGE in data or has_jpeg(data) or has_other_picture(data)
+    if pictures is None:
+        return b"" if suspicious else data
+    if has_other_picture(data):
+        raise RefusedFile(f"{_TRAILING} holds a PNG, GIF or film: {REMEDY}")
+    # An editor that saves a smaller picture over a longer file leaves the old one's end there.
+    if END_OF_IMAGE in blank_jpegs(data, _TRAILING):
+        raise RefusedFile(f"{_TRAILING} holds the rest of another picture: {REMEDY}")
+    return remake_jpegs(data, _TRAILING, pictures)
+
+
+def _settled_jfif(payload: bytes, pictures: Pictures | None) -> bytes:
+    """JFIF 1.02: an RGB thumbnail, whose size is in the header's last two bytes, follows it."""
+    width, height = payload[_JFIF_HEADER - 2 : _JFIF_HEADER] or (0, 0)
+    end = _JFIF_HEADER + 3 * width * height
+    if not width * height:
+        return payload
+    if pictures is None:
+        return payload[: _JFIF_HEADER - 2] + b"\0\0" + payload[end:]
+    old = _pixels(payload[_JFIF_HEADER:end], height, width)
+    new = remake_pixels(old, "APP0 JFIF thumbnail", pictures)
+    return payload[:_JFIF_HEADER] + new.tobytes() + payload[end:]
+
+
+def _remade_extension(payload: bytes, pictures: Pictures) -> bytes:
+    """JFXX: a thumbnail as JPEG, with a palette of 256 colours, or RGB."""
+    place = "APP0 JFXX thumbnail"
+    kind, width, height = (*payload[5:8], 0, 0, 0)[:3]
+    if kind not in (_PALETTE, _RGB):
+        return remake_jpegs(payload, place, pictures)
+    start = 8 if kind == _RGB else 8 + 3 * 256
+    end = start + width * height * (3 if kind == _RGB else 1)
+    if kind == _RGB:
+        old = _pixels(payload[start:end], height, width)
+        data = remake_pixels(old, place, pictures).tobytes()
+    else:
+        palette = _pixels(payload[8:start], 1, 256)[0]
+        numbers = np.frombuffer(payload[start:end].ljust(width * height, b"\0"), np.uint8)
+        old = palette[numbers].reshape(height, width, 3)
+        data = _nearest(palette, remake_pixels(old, place, pictures)).tobytes()
+    return payload[:start] + data + payload[end:]
+
+
+def _nearest(palette: NDArray[np.uint8], picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The number of the palette's nearest colour for every pixel."""
+    distance = ((picture[:, :, None].astype(int) - palette[None, None]) ** 2).sum(axis=3)
+    numbers: NDArray[np.uint8] = distance.argmin(axis=2).astype(np.uint8)
+    return numbers
+
+
+def _pixels(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
+    """RGB bytes as (height, width, 3).
+
+    Raises:
+        RefusedFile: there are too few.
+    """
+    if len(data) != 3 * height * width:
+        raise RefusedFile(f"APP0 has a thumbnail that is cut off: {REMEDY}")
+    return np.frombuffer(data, np.uint8).reshape(height, width, 3)

@@ -17,6 +17,7 @@ from scipy.ndimage import binary_dilation
 from medshield.errors import RefusedFile
 from medshield.formats.jpeg_coefficients import Coefficients
 from medshield.formats.jpeg_pixels import decode_pixels
+from medshield.formats.jpeg_segments import parse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def _fitted(
 
 
 def _change(content: bytes, source: NDArray[np.uint8]) -> NDArray[np.int16]:
-    return decode_pixels(content).astype(np.int16) - source
+    return decode_pixels(parse(content)).astype(np.int16) - source
 
 
 def _with_neighbours(over: NDArray[np.bool_], coefficients: Coefficients) -> NDArray[np.bool_]:

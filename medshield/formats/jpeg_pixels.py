@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from medshield.errors import RefusedFile
 
@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 _MORE_DATA = b"\xa5\x5a\x96\x69" * 64
 
 
-def decode_pixels(content: bytes) -> NDArray[np.uint8]:
+def decode_pixels(layout: Layout) -> NDArray[np.uint8]:
     """Decode a file as stored: (height, width, channels), 1 channel grey or 3 RGB, 0 to 255.
 
-    The orientation of EXIF is not applied.
+    The orientation of EXIF is not applied. Metadata play no part and are left out, and the plugin
+    is called by itself, so that nothing is printed of them and of the size.
 
     Raises:
         RefusedFile: Pillow can't decode it.
     """
+    content = io.BytesIO(bytes(layout.without_metadata(keep_colour=True)))
     try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+        with JpegImageFile(content) as image:
             pixels = np.asarray(image)
     except Exception as error:  # a damaged file may raise anything
         raise RefusedFile("JPEG that can't be decoded: the file is damaged") from error
@@ -48,4 +50,4 @@ def is_complete(layout: Layout, pixels: NDArray[np.uint8]) -> bool:
     """
     *others, last = layout.segments
     longer = replace(layout, segments=(*others, replace(last, scan=last.scan + _MORE_DATA)))
-    return layout.sends_everything and np.array_equal(decode_pixels(bytes(longer)), pixels)
+    return layout.sends_everything and np.array_equal(decode_pixels(longer), pixels)

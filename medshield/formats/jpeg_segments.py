@@ -88,6 +88,12 @@ class Segment:
         """Whether it holds Huffman tables or a scan, which new coefficients replace."""
         return self.marker in (HUFFMAN_TABLES, START_OF_SCAN)
 
+    def with_payload(self, payload: bytes) -> Segment:
+        """The segment with another payload and its length (B.1.1.4), at most 65,533 bytes."""
+        head = self.raw[: len(self.raw) - len(self.payload) - 2]
+        length = (len(payload) + 2).to_bytes(2, "big")
+        return replace(self, raw=head + length + payload, payload=payload)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -162,9 +168,19 @@ class Layout:
                 left -= {(part, index) for part in scan[1:-3:2] for index in range(first, last + 1)}
         return not left
 
-    def without_metadata(self) -> Layout:
-        """The file without APPn, COM and trailing bytes: what its coefficients need."""
-        kept = (s for s in self.segments if s.marker not in (*APPLICATION, COMMENT))
+    def without_metadata(self, *, keep_colour: bool = False) -> Layout:
+        """The file without APPn, COM and trailing bytes: what its coefficients need.
+
+        Args:
+            keep_colour: keep JFIF and Adobe headers too, which tell YCbCr from RGB.
+        """
+        headers = {"APP0": b"JFIF\0", "APP14": b"Adobe"} if keep_colour else {}
+        kept = (
+            s
+            for s in self.segments
+            if s.marker not in (*APPLICATION, COMMENT)
+            or (s.name in headers and s.payload.startswith(headers[s.name]))
+        )
         return Layout(tuple(kept), self.end, b"")
 
     def sequential(self) -> Layout:

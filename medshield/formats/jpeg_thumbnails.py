@@ -105,7 +105,7 @@ def blank_jpegs(data: bytes, place: str) -> bytes:
     return bytes(new)
 
 
-def remake_jpeg(old: bytes, place: str, pictures: Pictures) -> bytes:
+def remake_jpeg(old: bytes, place: str, pictures: Pictures, *, reversed_too: bool = False) -> bytes:
     """A JPEG of the protected picture: size, sampling, colour profile and length of the old one.
 
     Where it is shorter, zeros follow its EOI.
@@ -114,6 +114,7 @@ def remake_jpeg(old: bytes, place: str, pictures: Pictures) -> bytes:
         old: a JPEG, with what may follow its end.
         place: what holds it, for a message.
         pictures: what it should show, before and after.
+        reversed_too: its channels may be blue, green, red as well.
 
     Raises:
         RefusedFile: see `remake_jpegs`.
@@ -122,12 +123,12 @@ def remake_jpeg(old: bytes, place: str, pictures: Pictures) -> bytes:
         layout = parse(old)
         frame = layout.frame
         refuse_too_large(frame.height * frame.width * len(frame.components))
-        pixels = decode_pixels(old)
+        pixels = decode_pixels(layout)
     except RefusedFile as error:
         raise RefusedFile(f"{place} holds a JPEG that can't be read: {REMEDY}") from error
     if pixels.shape[2] not in (1, 3):
         raise RefusedFile(f"{place} holds a CMYK JPEG, expected grey or colour: {REMEDY}")
-    picture = remake_pixels(pixels, place, pictures)
+    picture = remake_pixels(pixels, place, pictures, reversed_too=reversed_too)
     for coarser in _COARSER:
         new = _encoded(picture, old, layout, coarser)
         if len(new) <= len(old):
@@ -144,7 +145,7 @@ def remake_pixels(
         old: (height, width, 1 or 3).
         place: what holds it, for a message.
         pictures: what it should show, before and after.
-        reversed_too: the channels may be blue, green, red as well.
+        reversed_too: its channels may be blue, green, red as well.
 
     Raises:
         RefusedFile: the old copy shows something else than the picture.

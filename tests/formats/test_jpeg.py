@@ -258,41 +258,6 @@ def test_damage_anywhere_is_refused_or_read(put):
             assert "\n" not in str(refusal)  # noqa: PT017
 
 
-def thumbnail_exif():
-    exif = Image.Exif()
-    exif[ExifTags.Base.Make] = "maker"
-    data = bytearray(exif.tobytes())
-    # Pillow writes one directory; a second one with JPEGInterchangeFormat is linked to it here.
-    start = len(b"Exif\0\0")
-    order = "little" if data[start : start + 2] == b"II" else "big"
-    entries = int.from_bytes(data[start + 8 : start + 10], order)
-    link = start + 10 + 12 * entries
-    data[link : link + 4] = (len(data) - start).to_bytes(4, order)
-    numbers = ((1, 2), (0x0201, 2), (4, 2), (1, 4), (8, 4), (0, 4))
-    return bytes(data) + b"".join(value.to_bytes(size, order) for value, size in numbers)
-
-
-COPIES = {
-    "EXIF thumbnail": lambda: insert(jpeg(), 0xE1, thumbnail_exif()),
-    "JFIF thumbnail": lambda: insert(jpeg(), 0xE0, b"JFIF\0\1\2\0\0\1\0\1\1\1abc"),
-    "JFXX": lambda: insert(jpeg(), 0xE0, b"JFXX\0\x13\1\1abc"),
-    "maker note": lambda: insert(jpeg(), 0xE4, b"preview" + jpeg(8, 8)),
-    "Photoshop": lambda: insert(jpeg(), 0xED, b"Photoshop 3.0\x008BIM\x04\x09\0\0\0\0\0\1a"),
-    "XMP": lambda: insert(jpeg(), 0xE1, XMP + b"<xmpGImg:image>aaaa"),
-    "MPF": lambda: insert(jpeg(), 0xE2, b"MPF\0MM\0*"),
-    "signed": lambda: insert(jpeg(), 0xEB, b"JP\0\1jumb"),
-    "behind the end": lambda: jpeg() + jpeg(8, 8),
-    "an older end": lambda: jpeg() + b"\1\2\3\xff\xd9",
-    "broken EXIF": lambda: insert(jpeg(), 0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff"),
-}
-
-
-@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
-def test_a_second_copy_of_the_picture_is_refused(copy, put):
-    with pytest.raises(RefusedFile, match=r"strip|remove|extract|cut"):
-        CODEC.decode(put(copy()))
-
-
 def with_frame(code=None, precision=None, height=None):
     content = bytearray(jpeg())
     frame = content.index(b"\xff\xc0")
