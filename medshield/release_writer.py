@@ -165,7 +165,7 @@ class ReleaseWriter:
         codec = codec_named(file.format)
         stored = image.moved(delta.numpy(), intensity, epsilon)
         notes = codec.write(image, stored, target, float(np.max(radius)))
-        again = codec.decode(target).stored
+        again = codec.read_back(image, target).stored
         furthest = _furthest(again, image.stored, radius)
         clean, released, width = _comparable(image, again, intensity.width)
         record = Record(

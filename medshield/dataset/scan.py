@@ -258,15 +258,13 @@ def scan(
     for path, mask in masks.items():
         plans[path] = SourceFile(path, "copy", MASK_REASON, mask.format)
     for path, look in looks.items():
-        if look.plan.action == "protect" and path not in masks:
+        if look.labels and path not in masks:
+            plans[path] = SourceFile(path, "copy", MASK_REASON, look.plan.format)
+        elif look.plan.action == "protect" and path not in masks:
             surveys.setdefault(look.plan.kind, KindSurvey()).merge(look.survey)
             plan = _annotated(look.plan, look.patient, annotations)
             plans[path] = _with_mask(source, plan, masks)
-    spreads = {
-        path: look.spread
-        for path, look in looks.items()
-        if look.plan.action == "protect" and path not in masks
-    }
+    spreads = {path: look.spread for path, look in looks.items() if plans[path].kind}
     known = dict(known_ranges or {})
     unknown = [
         (kind, survey)
@@ -308,6 +306,7 @@ class _Look:
     plan: SourceFile
     survey: KindSurvey = field(default_factory=KindSurvey)
     spread: float = 0.0
+    labels: bool = False
     patient: str | None = field(default=None, repr=False)
 
 
@@ -348,12 +347,15 @@ def _plan_other(path: str, reason: str) -> SourceFile:
         return SourceFile(path, "omit", reason, suffix.lstrip("."))
     if suffix in SIDECAR_SUFFIXES or name.stem.upper() in SIDECAR_NAMES:
         return SourceFile(path, "copy", "a sidecar", suffix.lstrip("."))
-    if suffix in IMAGE_SUFFIXES or name.name.lower().endswith(".nii.gz"):
+    if suffix == ".gz":
+        suffix = "".join(name.suffixes[-2:]).lower()
+    if suffix.removesuffix(".gz") in IMAGE_SUFFIXES:
+        lacks = ", nor a .hdr file beside it" if suffix.startswith(".img") else ""
         return SourceFile(
             path,
             "refuse",
-            f"named like an image ({suffix}), but not a PNG, JPEG, DICOM or single-file NIfTI "
-            "inside; convert it, or remove it if it is damaged",
+            f"named like an image ({suffix}), but not a PNG, JPEG, DICOM or NIfTI inside"
+            f"{lacks}; convert it, or remove it if it is damaged",
             suffix.lstrip("."),
         )
     return SourceFile(path, "omit", "of unknown kind", suffix.lstrip("."))
@@ -382,7 +384,7 @@ def _look(source: Path, path: str, codec: Codec) -> _Look:
     )
     survey = KindSurvey()
     survey.add(image)
-    return _Look(plan, survey, spread_of(image), image.patient)
+    return _Look(plan, survey, spread_of(image), image.labels, image.patient)
 
 
 def _slopes(slope: PerFrame) -> tuple[float, float]:

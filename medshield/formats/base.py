@@ -111,6 +111,8 @@ class DecodedImage:
         frozen: True where a value must stay as it is (padding, NaN, alpha); broadcasts to
             `stored`; None where every value may move.
         inverted: low values are displayed bright (DICOM's MONOCHROME1).
+        labels: the values are numbers of classes and no intensities, as in a volume of labels:
+            to be copied like a mask, whatever it is found beside.
         declared: ranges that the file or its format declares, real-world (low, high); an 8-bit
             format declares (0, 255), a DICOM its VOI windows; empty where nothing is declared.
         patient: what groups images of one person, or None. Never printed or logged.
@@ -128,6 +130,7 @@ class DecodedImage:
     step: float = 1.0
     frozen: NDArray[np.bool_] | None = None
     inverted: bool = False
+    labels: bool = False
     declared: tuple[tuple[float, float], ...] = ()
     patient: str | None = field(default=None, repr=False)
     details: dict[str, str] = field(default_factory=dict)
@@ -246,6 +249,16 @@ class Codec(ABC):
             RefusedFile: an image that can't be protected faithfully, or that is damaged.
             NotAnImage: readable, but with no pixels to protect.
         """
+
+    def read_back(self, image: DecodedImage, written: Path) -> DecodedImage:
+        """Decode what `write` made of `image`, before it has its place in the release.
+
+        Where an image lies in several files, `written` is alone; the others are the source's.
+
+        Raises:
+            RefusedFile, NotAnImage: as `decode`.
+        """
+        return self.decode(written)
 
     @abstractmethod
     def write(

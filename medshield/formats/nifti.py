@@ -1,11 +1,13 @@
-"""NIfTI-1 and NIfTI-2: only the block of voxels is replaced, in the header's own data type."""
+"""NIfTI-1 and NIfTI-2: only the block of voxels is replaced, in the header's own data type.
+
+The display window of the header (cal_min, cal_max) is not taken for a declared intensity range:
+programs derive it from each image's own values, or carry it along when the values change.
+"""
 
 from __future__ import annotations
 
 import gzip
-import io
 import math
-import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ import numpy as np
 
 from medshield.errors import RefusedFile
 from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
-from medshield.formats.nifti_header import PAIR_REASON, Layout, find_signature, read_layout
+from medshield.formats.gzip_stream import Envelope, deflate
+from medshield.formats.nifti_files import NiftiFile, header_beside, read_file, whole_header
+from medshield.formats.nifti_header import Layout, find_signature
 from medshield.formats.reserved import step_back
 
 if TYPE_CHECKING:
@@ -26,8 +30,9 @@ if TYPE_CHECKING:
 BACKGROUND_SHARE = 0.1
 """How much of a volume one value must fill to count as its background."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_HEAD_BYTES = 540
+MOST_LABELS = 1024
+"""Distinct values that a volume of labels may have; more are an image under a wrong name."""
+
 _LARGEST_EXACT = 2**53  # floats, in which the change is computed, hold no larger integers exactly
 
 
@@ -36,27 +41,31 @@ class _Container:
     """The source, and what stands around its voxels.
 
     Attributes:
-        source: the file as it is.
+        source: the file that holds the voxels, as it is.
+        header: of a pair, the other file's content; None for a single file.
         prefix, suffix: the inflated bytes before and after the voxels.
-        dtype: of a voxel in the file.
-        compressed: whether the source is a gzip file.
+        dtype: of a voxel's numbers in the file.
+        envelope: of a gzip file; None where the source is not compressed.
         background: the value that no voxel may take on, or None.
     """
 
     source: bytes
+    header: bytes | None
     prefix: bytes
     suffix: bytes
     dtype: np.dtype[Any]
-    compressed: bool
+    envelope: Envelope | None
     background: Any
 
 
 class NiftiCodec(Codec):
-    """NIfTI-1 and NIfTI-2 in one file, .nii or .nii.gz, of integers or floats.
+    """NIfTI-1 and NIfTI-2 of integers, floats or colours: .nii, or .hdr and .img; with gzip too.
 
-    Voxel [x, y, z, t] of a volume is `stored[z + t * depth, y, x, 0]`: a frame is a plane of
+    Voxel [x, y, z, t] of a volume is `stored[z + t * depth, y, x]`: a frame is a plane of
     constant z (and t, ...), its rows run along y and its columns along x. That is the file's own
     order, so decoding moves no voxel.
+
+    Of a pair, the .img file is the image; the .hdr file holds no pixels and is copied.
     """
 
     name = "nifti"
@@ -64,13 +73,9 @@ class NiftiCodec(Codec):
     def recognises(self, head: bytes, path: Path) -> bool:
         """By size and magic of the header, inflated first where the name ends with .gz.
 
-        Both halves of a pair are recognised, the .img by its .hdr, so that they can be refused.
+        The .img file of a pair has no signature: it is recognised by the .hdr file beside it.
         """
-        if path.suffix.lower() == ".gz":
-            head = _inflated_head(head)
-        if find_signature(head):
-            return True
-        return self._is_voxels_of_pair(path)
+        return bool(find_signature(whole_header(head, path))) or header_beside(path) is not None
 
     def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one volume; see `Codec.decode`.
@@ -78,43 +83,14 @@ class NiftiCodec(Codec):
         NaN, infinities and the background are frozen, and no other voxel may become background.
 
         Raises:
-            RefusedFile: damaged, half of a pair, CIFTI, colour or complex voxels, or integers
-                beyond 2**53.
+            RefusedFile: damaged, CIFTI, complex voxels, or integers beyond 2**53.
+            NotAnImage: the header file of a pair, a displacement field, or points of a surface.
         """
-        if self._is_voxels_of_pair(path):
-            raise RefusedFile(PAIR_REASON)
-        source = path.read_bytes()
-        compressed = source.startswith(_GZIP_MAGIC)
-        content = _inflate(source) if compressed else source
-        layout = read_layout(content)
-        stored = _frames(content, layout)
-        lowest, highest = _limits(stored)
-        background = background_value(stored)
-        if background is not None and background == _finite(stored).min():
-            lowest = float(_next_above(background))
-        return DecodedImage(
-            stored=stored,
-            kind="NIfTI",
-            slope=layout.slope,
-            intercept=layout.intercept,
-            lowest=lowest,
-            highest=highest,
-            frozen=_frozen(stored, background),
-            details={
-                "version": f"NIfTI-{layout.signature.version}",
-                "data type": stored.dtype.name,
-                "byte order": "little" if layout.signature.order == "<" else "big",
-                "compression": "gzip" if compressed else "none",
-            },
-            container=_Container(
-                source=source,
-                prefix=content[: layout.offset],
-                suffix=content[layout.end :],
-                dtype=layout.dtype,
-                compressed=compressed,
-                background=background,
-            ),
-        )
+        return _decoded(read_file(path))
+
+    def read_back(self, image: DecodedImage, written: Path) -> DecodedImage:
+        """Decode what `write` made, with the header of the pair where the image is of one."""
+        return _decoded(read_file(written, image.container.header))
 
     def write(
         self,
@@ -123,10 +99,10 @@ class NiftiCodec(Codec):
         target: Path,
         radius: float,
     ) -> list[str]:
-        """Write the source with other voxels; see `Codec.write`. Exact, so there are no notes.
+        """Write the source with other voxels; see `Codec.write`.
 
-        One exception to exact: a voxel that would become background is written one step nearer
-        to its source.
+        Exact, with one exception: a voxel that would become background is written one step
+        nearer to its source.
         """
         container: _Container = image.container
         if container.background is not None:
@@ -138,18 +114,24 @@ class NiftiCodec(Codec):
             return []
         voxels = stored.astype(container.dtype).tobytes()
         content = container.prefix + voxels + container.suffix
-        target.write_bytes(_deflate(content) if container.compressed else content)
-        return []
+        notes: list[str] = []
+        if container.envelope:
+            content, notes = deflate(content, container.envelope)
+        target.write_bytes(content)
+        return notes
 
     def differences(self, source: Path, released: Path) -> list[str]:
         """Where two files differ outside their voxels, such as "header byte 112: differs"."""
-        before, after = source.read_bytes(), released.read_bytes()
-        if before.startswith(_GZIP_MAGIC) != after.startswith(_GZIP_MAGIC):
+        (before, packed), (after, packed_too) = _whole(source), _whole(released)
+        if packed != packed_too:
             return ["compression: differs"]
-        if before.startswith(_GZIP_MAGIC):
-            before, after = _inflate(before), _inflate(after)
-        header, offset, end = _places(before)
-        found = [
+        beside = [header_beside(path) for path in (source, released)]
+        heads = [_whole(path)[0] if path else b"" for path in beside]
+        header, offset, end = _places(heads[0] or before)
+        found = ["header file: differs"] if heads[0] != heads[1] else []
+        if heads[0]:
+            header = 0
+        found += [
             f"header byte {place}: differs"
             for place, (old, new) in enumerate(zip(before[:header], after[:header], strict=False))
             if old != new
@@ -161,13 +143,6 @@ class NiftiCodec(Codec):
         elif before[end:] != after[end:]:
             found.append("bytes after the voxels: differ")
         return found
-
-    def _is_voxels_of_pair(self, path: Path) -> bool:
-        """Whether a NIfTI header named .hdr stands beside this .img file."""
-        header = path.with_name(re.sub(r"\.img(?=(\.gz)?$)", ".hdr", path.name))
-        if header == path or not header.is_file():
-            return False
-        return self.recognises(header.read_bytes()[:_HEAD_BYTES], header)
 
 
 def background_value(stored: NDArray[Any]) -> Any:
@@ -189,39 +164,59 @@ def background_value(stored: NDArray[Any]) -> Any:
     return most if most in candidates and counts.max() >= needed else None
 
 
-def _inflated_head(head: bytes) -> bytes:
-    """The first bytes that the start of a gzip file holds; none where it is no gzip file."""
-    try:
-        return zlib.decompressobj(wbits=31).decompress(head, _HEAD_BYTES)
-    except zlib.error:
-        return b""
+def _decoded(file: NiftiFile) -> DecodedImage:
+    """The volume that a file holds."""
+    layout, content = file.layout, file.content
+    stored = _frames(content, layout)
+    lowest, highest = _limits(stored)
+    colour = layout.channels > 1
+    background = None if colour else background_value(stored)
+    if background is not None and background == _finite(stored).min():
+        lowest = float(_next_above(background))
+    return DecodedImage(
+        stored=stored,
+        kind=layout.kind,
+        slope=layout.slope,
+        intercept=layout.intercept,
+        lowest=lowest,
+        highest=highest,
+        frozen=_black(stored) if colour else _frozen(stored, background),
+        declared=((0.0, 255.0),) if _is_eight_bit(layout) else (),
+        labels=layout.says_labels and len(np.unique(stored)) <= MOST_LABELS,
+        details={
+            "version": f"NIfTI-{layout.signature.version}"
+            + (" pair" if layout.signature.paired else ""),
+            "data type": stored.dtype.name + {3: " RGB", 4: " RGBA"}.get(layout.channels, ""),
+            "byte order": "little" if layout.signature.order == "<" else "big",
+            "compression": "gzip" if file.envelope else "none",
+        },
+        container=_Container(
+            source=file.source,
+            header=file.header,
+            prefix=content[: layout.offset],
+            suffix=content[layout.end :],
+            dtype=layout.dtype,
+            envelope=file.envelope,
+            background=background,
+        ),
+    )
 
 
-def _inflate(data: bytes) -> bytes:
-    try:
-        return gzip.decompress(data)
-    except (EOFError, OSError, zlib.error) as error:
-        raise RefusedFile("damaged NIfTI: its gzip data is truncated or broken") from error
-
-
-def _deflate(content: bytes) -> bytes:
-    """A gzip file without a name and a time, so that the same voxels give the same bytes."""
-    buffer = io.BytesIO()
-    with gzip.GzipFile("", "wb", compresslevel=6, fileobj=buffer, mtime=0) as file:
-        file.write(content)
-    return buffer.getvalue()
+def _is_eight_bit(layout: Layout) -> bool:
+    """Whether the values are grey levels as those of any 8-bit image."""
+    return layout.dtype.str == "|u1" and (layout.slope, layout.intercept) == (1.0, 0.0)
 
 
 def _frames(content: bytes, layout: Layout) -> NDArray[Any]:
-    """(frames, height, width, 1) in the machine's byte order.
+    """(frames, height, width, channels) in the machine's byte order.
 
     NIfTI's first axis runs fastest, so the reversed shape in NumPy's order is the volume as it
     lies in the file, and all axes before the last two are frames.
     """
     width, height = (*layout.shape, 1)[:2]
-    voxels = np.frombuffer(content, layout.dtype, math.prod(layout.shape), layout.offset)
+    voxels = np.frombuffer(content, layout.dtype, layout.numbers, layout.offset)
     native = voxels.astype(layout.dtype.newbyteorder("="))
-    return native.reshape(-1, height, width, 1)
+    return native.reshape(-1, height, width, layout.channels)
 
 
 def _finite(stored: NDArray[Any]) -> NDArray[Any]:
@@ -237,7 +232,9 @@ def _limits(stored: NDArray[Any]) -> tuple[float, float]:
     bounds = np.iinfo(stored.dtype)
     lowest, highest = max(bounds.min, -_LARGEST_EXACT), min(bounds.max, _LARGEST_EXACT)
     if int(stored.min()) < lowest or int(stored.max()) > highest:
-        raise RefusedFile("NIfTI with integers beyond 2**53, which can't be moved exactly")
+        raise RefusedFile(
+            "NIfTI with integers beyond 2**53, which can't be moved exactly; save it as float64"
+        )
     return lowest, highest
 
 
@@ -256,7 +253,25 @@ def _frozen(stored: NDArray[Any], background: Any) -> NDArray[np.bool_] | None:
     return frozen if frozen.any() else None
 
 
+def _black(stored: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """True for black voxels of a colour volume, where they fill what counts as background."""
+    black = (stored[..., :3] == 0).all(-1, keepdims=True)
+    return black if black.mean() >= BACKGROUND_SHARE else None
+
+
 _BYTES_OF_TYPE = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
+_BYTES_OF_TYPE |= {128: 3, 2304: 4}
+
+
+def _whole(path: Path) -> tuple[bytes, bool]:
+    """The content of a file, and whether it was compressed."""
+    data = path.read_bytes()
+    if not data.startswith(b"\x1f\x8b"):
+        return data, False
+    try:
+        return gzip.decompress(data), True
+    except (EOFError, OSError, zlib.error) as error:
+        raise RefusedFile("damaged NIfTI: its gzip data is truncated or broken") from error
 
 
 def _places(content: bytes) -> tuple[int, int, int]:

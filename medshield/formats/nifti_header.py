@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import nibabel
 import numpy as np
 
-from medshield.errors import RefusedFile
+from medshield.errors import NotAnImage, RefusedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ByteOrder = Literal["<", ">"]
 
-PAIR_REASON = "NIfTI as a pair of .hdr and .img is not supported: save it as one .nii file"
+MOST_HEADER_BYTES = 540
+EXTENDER_BYTES = 4
 
 _ORDERS: tuple[ByteOrder, ...] = ("<", ">")
-_EXTENDER_BYTES = 4
-_CIFTI_INTENTS = range(3000, 3100)
 _CIFTI_EXTENSION = 32
 
 # Real numbers of one channel that NumPy holds exactly; the code is nifti1.h's DT_*.
@@ -37,15 +36,24 @@ _DTYPES = {
     1024: "i8",
     1280: "u8",
 }
+_COLOUR_CHANNELS = {128: 3, 2304: 4}
+"""RGB24 and RGBA32: bytes, interleaved."""
 _REFUSED_TYPES = {
-    1: "1-bit",
-    32: "complex64",
-    128: "RGB",
-    1536: "float128",
-    1792: "complex128",
-    2048: "complex256",
-    2304: "RGBA",
+    1: ("1-bit voxels", "it has no values between, so save it as a mask of 8-bit integers"),
+    32: ("complex64 voxels", "split it into magnitude and phase"),
+    1536: ("float128 voxels", "save it as float64"),
+    1792: ("complex128 voxels", "split it into magnitude and phase"),
+    2048: ("complex256 voxels", "split it into magnitude and phase"),
 }
+
+# nifti1.h's NIFTI_INTENT_*, and those that FSL adds.
+_CIFTI_INTENTS = range(3000, 3100)
+_LABEL_INTENTS = frozenset({1002, 1003})
+_STATISTIC_INTENTS = frozenset({*range(2, 25), 1001})
+_VECTOR_INTENTS = frozenset({1004, 1005, 1007})
+_DISPLACEMENT_INTENT = 1006
+_WARP_INTENTS = frozenset({*range(2006, 2010), *range(2016, 2019)})
+_POINT_INTENTS = frozenset({1008, 1009})
 
 
 @dataclass(frozen=True)
@@ -75,22 +83,45 @@ class Layout:
     Attributes:
         signature: version and byte order.
         shape: voxels along x, y, z, t, ...; 1 to 7 numbers, each at least 1.
-        dtype: of a voxel, with its byte order.
-        offset: of the first voxel in the (inflated) file.
+        channels: numbers of a voxel: 1, or 3 and 4 for colours.
+        dtype: of such a number, with its byte order.
+        offset: of the first voxel in the (inflated) file that holds the voxels.
         slope, intercept: real-world value = slope * stored + intercept; slope is never 0.
+        intent: what the values are (nifti1.h, intent_code).
     """
 
     signature: Signature
     shape: tuple[int, ...]
+    channels: int
     dtype: np.dtype[Any]
     offset: int
     slope: float
     intercept: float
+    intent: int
+
+    @property
+    def numbers(self) -> int:
+        """How many there are in the file."""
+        return math.prod(self.shape) * self.channels
 
     @property
     def end(self) -> int:
         """Where the voxels end."""
-        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+        return self.offset + self.numbers * self.dtype.itemsize
+
+    @property
+    def kind(self) -> str:
+        """Volumes of one kind share an intensity range: a z-score is no T1 signal."""
+        if self.channels > 1:
+            return "NIfTI colour"
+        if self.intent in _STATISTIC_INTENTS:
+            return "NIfTI statistic"
+        return "NIfTI vectors" if self.intent in _VECTOR_INTENTS else "NIfTI"
+
+    @property
+    def says_labels(self) -> bool:
+        """Whether its values are numbers of classes, by its intent and its data type."""
+        return self.intent in _LABEL_INTENTS and self.dtype.kind in "iu" and self.channels == 1
 
 
 def find_signature(head: bytes) -> Signature | None:
@@ -107,35 +138,70 @@ def find_signature(head: bytes) -> Signature | None:
     return None
 
 
-def read_layout(content: bytes) -> Layout:
-    """Read the header of an inflated single file.
+def read_layout(head: bytes) -> Layout:
+    """Read a header by its first `MOST_HEADER_BYTES`, of a single file or of a pair.
 
     Raises:
-        RefusedFile: damaged, one half of a pair, CIFTI, or voxels that are not one real number.
+        RefusedFile: damaged, CIFTI, or voxels that are neither one real number nor a colour.
+        NotAnImage: a displacement field, or points of a surface.
     """
-    signature = find_signature(content)
+    signature = find_signature(head)
     if signature is None:
         raise RefusedFile("damaged NIfTI: its first bytes are no NIfTI-1 or NIfTI-2 header")
-    if signature.paired:
-        raise RefusedFile(PAIR_REASON)
-    if len(content) < signature.header_bytes + _EXTENDER_BYTES:
+    if len(head) < signature.header_bytes:
         raise RefusedFile("damaged NIfTI: it ends within its header")
     # nibabel's classes have annotations, but their constructors have none.
     kind: Any = nibabel.Nifti1Header if signature.version == 1 else nibabel.Nifti2Header
-    header = kind(content[: signature.header_bytes], endianness=signature.order, check=False)
-    layout = Layout(
+    header = kind(head[: signature.header_bytes], endianness=signature.order, check=False)
+    shape, intent = _shape(header), int(header["intent_code"])
+    _leave_out(intent, shape)
+    dtype, channels = _voxel(header, signature.order)
+    return Layout(
         signature=signature,
-        shape=_shape(header),
-        dtype=_dtype(header, signature.order),
+        shape=shape,
+        channels=channels,
+        dtype=dtype,
         offset=_offset(header, signature),
-        **_scaling(header),
+        intent=intent,
+        **(_scaling(header) if channels == 1 else {"slope": 1.0, "intercept": 0.0}),
     )
-    if len(content) < layout.end:
-        raise RefusedFile(
-            f"damaged NIfTI: it has {len(content)} bytes, and its header speaks of {layout.end}"
-        )
-    _refuse_cifti(content, header, layout)
-    return layout
+
+
+def refuse_cifti(header: bytes, layout: Layout) -> None:
+    """A CIFTI file is a matrix over brain surfaces in a NIfTI-2 envelope, and no image.
+
+    Args:
+        header: with its extensions.
+        layout: of it.
+
+    Raises:
+        RefusedFile: it has CIFTI's extension; `read_layout` sees to CIFTI's intents.
+    """
+    if any(code == _CIFTI_EXTENSION for code, _ in _extensions(header, layout.signature)):
+        raise RefusedFile(_CIFTI_REASON)
+
+
+def header_end(header: bytes, signature: Signature) -> int:
+    """Where the header and its extensions end, in bytes."""
+    ends = [end for _, end in _extensions(header, signature)]
+    return max([signature.header_bytes + EXTENDER_BYTES, *ends])
+
+
+_CIFTI_REASON = (
+    "CIFTI (a matrix over brain surfaces in a NIfTI-2 file) is not supported: it has no pixels "
+    "on a grid; leave it out"
+)
+
+
+def _leave_out(intent: int, shape: tuple[int, ...]) -> None:
+    """Tell what is no image from what is."""
+    if intent in _CIFTI_INTENTS:
+        raise RefusedFile(_CIFTI_REASON)
+    vectors = intent == _DISPLACEMENT_INTENT and len(shape) == 5 and shape[4] > 1
+    if vectors or (intent in _WARP_INTENTS and len(shape) == 4):
+        raise NotAnImage("a displacement field: distances, and no picture")
+    if intent in _POINT_INTENTS:
+        raise NotAnImage("points or triangles of a surface, and no picture")
 
 
 def _shape(header: Any) -> tuple[int, ...]:
@@ -146,21 +212,28 @@ def _shape(header: Any) -> tuple[int, ...]:
     return shape
 
 
-def _dtype(header: Any, order: ByteOrder) -> np.dtype[Any]:
+def _voxel(header: Any, order: ByteOrder) -> tuple[np.dtype[Any], int]:
+    """The type of a voxel's numbers, and how many it has."""
     code = int(header["datatype"])
+    if code in _COLOUR_CHANNELS:
+        return np.dtype("u1"), _COLOUR_CHANNELS[code]
     if code not in _DTYPES:
-        name = _REFUSED_TYPES.get(code, "unknown")
+        name, advice = _REFUSED_TYPES.get(code, ("unknown voxels", "convert it"))
         raise RefusedFile(
-            f"NIfTI of {name} voxels (data type {code}) is not supported: only integers and "
-            "floats of up to 64 bits are; convert it, or leave it out"
+            f"NIfTI of {name} (data type {code}) is not supported, only integers and floats of "
+            f"up to 64 bits and RGB are: {advice}, or leave it out"
         )
-    return np.dtype(_DTYPES[code]).newbyteorder(order)
+    return np.dtype(_DTYPES[code]).newbyteorder(order), 1
 
 
 def _offset(header: Any, signature: Signature) -> int:
     offset = float(header["vox_offset"])
-    if not (offset.is_integer() and offset >= signature.header_bytes + _EXTENDER_BYTES):
-        raise RefusedFile("damaged NIfTI: its voxels start (vox_offset) within its header")
+    least = 0 if signature.paired else signature.header_bytes + EXTENDER_BYTES
+    if not (offset.is_integer() and offset >= least):
+        raise RefusedFile(
+            "damaged NIfTI: its voxels start (vox_offset) within its header, where each program "
+            "reads other voxels"
+        )
     return int(header["vox_offset"])
 
 
@@ -175,23 +248,15 @@ def _scaling(header: Any) -> dict[str, float]:
     return {"slope": slope, "intercept": intercept}
 
 
-def _refuse_cifti(content: bytes, header: Any, layout: Layout) -> None:
-    """A CIFTI file is a matrix over brain surfaces in a NIfTI-2 envelope, and no image."""
-    if int(header["intent_code"]) in _CIFTI_INTENTS or _CIFTI_EXTENSION in _extension_codes(
-        content, layout
-    ):
-        raise RefusedFile("CIFTI (a matrix in a NIfTI-2 file) is not supported: leave it out")
-
-
-def _extension_codes(content: bytes, layout: Layout) -> Iterator[int]:
-    """The code of each extension between the header and the voxels (nifti1.h, nifti1_extension)."""
-    position = layout.signature.header_bytes
-    if content[position] == 0:
+def _extensions(header: bytes, signature: Signature) -> Iterator[tuple[int, int]]:
+    """Code and end of each extension after the header (nifti1.h, nifti1_extension)."""
+    position = signature.header_bytes
+    if header[position : position + 1] in (b"", b"\0"):
         return
-    position += _EXTENDER_BYTES
-    while position + 8 <= layout.offset:
-        size, code = struct.unpack_from(layout.signature.order + "ii", content, position)
-        if size < 8:
+    position += EXTENDER_BYTES
+    while position + 8 <= len(header):
+        size, code = struct.unpack_from(signature.order + "ii", header, position)
+        if not 8 <= size <= len(header) - position:
             return
-        yield code
         position += size
+        yield code, position

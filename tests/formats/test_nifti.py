@@ -1,6 +1,8 @@
 """The laws of the NIfTI codec: identity, bound, nothing but voxels; and what it refuses."""
 
 import gzip
+import io
+import shutil
 import struct
 import subprocess
 from fractions import Fraction
@@ -11,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medshield.errors import RefusedFile
+from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats.base import IntensityRange
 from medshield.formats.nifti import NiftiCodec, background_value
+from medshield.formats.nifti_files import MOST_TRAILING_BYTES
 
 CODEC = NiftiCodec()
 INTEGERS = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8")
@@ -70,7 +73,7 @@ def moved(image, radius, seed=0):
     room = (radius + 1) * abs(image.slope)
     intensity = IntensityRange(values.min() - room, values.max() + room, "all of it and more")
     epsilon = Fraction(radius) * abs(Fraction(image.slope)) / Fraction(intensity.width)
-    shape = image.stored.transpose(0, 3, 1, 2).shape
+    shape = image.stored[..., : image.colour_channels].transpose(0, 3, 1, 2).shape
     steps = np.random.default_rng(seed).choice([-radius, radius], size=shape)
     return image.moved(steps * image.slope / intensity.width, intensity, epsilon)
 
@@ -216,13 +219,20 @@ def test_describes_itself(tmp_path):
     }
 
 
-def test_gzip_is_repeatable_and_nameless(tmp_path):
-    image = CODEC.decode(save(tmp_path, nifti(np.arange(8, dtype=np.int16)), "a.nii.gz"))
+def test_gzip_is_repeatable_and_keeps_its_header(tmp_path):
+    """Name, time, system and level stay; the rest hangs on the voxels alone."""
+    data = io.BytesIO()
+    with gzip.GzipFile("brain.nii", "wb", 9, data, mtime=1_234_567) as file:
+        file.write(nifti(np.arange(8, dtype=np.int16)))
+    source = tmp_path / "a.nii.gz"
+    source.write_bytes(data.getvalue())
+    image = CODEC.decode(source)
     for name in ("one.nii.gz", "two.nii.gz"):
         CODEC.write(image, image.stored + np.int16(1), tmp_path / name, 1)
     one = (tmp_path / "one.nii.gz").read_bytes()
     assert one == (tmp_path / "two.nii.gz").read_bytes()
-    assert one[3:8] == bytes(5)  # no flags, so no name; no time
+    assert one[:20] == source.read_bytes()[:20]
+    assert one[10:20] == b"brain.nii\0"
 
 
 VOLUME = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
@@ -241,23 +251,167 @@ def test_recognises_headers_not_names(tmp_path):
     assert not CODEC.recognises(b"", tmp_path / "a.nii.gz")
 
 
+def pair(tmp_path, volume=VOLUME, *, version=1, order="<", gap=0, zipped="", names=("hdr", "img")):
+    """A pair of header and voxels, these `gap` bytes into their file."""
+    whole = nifti(volume, order, version, extension=(6, b"a comment"), slope=2.0)
+    start = len(whole) - volume.nbytes
+    head = bytearray(whole[:start])
+    if version == 1:
+        struct.pack_into(order + "f", head, 108, gap)
+        head[344:348] = b"ni1\0"
+    else:
+        struct.pack_into(order + "q", head, 168, gap)
+        head[4:7] = b"ni2"
+    voxels = bytes(range(gap)) + whole[start:] + b"tail"
+    return (
+        save(tmp_path, bytes(head), f"scan.{names[0]}{zipped}"),
+        save(tmp_path, voxels, f"scan.{names[1]}{zipped}"),
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("order", "gap"), [("<", 0), (">", 16)])
 @pytest.mark.parametrize("zipped", ["", ".gz"])
-def test_both_halves_of_a_pair_are_refused_by_name(tmp_path, zipped):
-    half = save(tmp_path, WHOLE[:344] + b"ni1\0", "scan.hdr" + zipped)
-    voxels = save(tmp_path, WHOLE[352:], "scan.img" + zipped)
-    for path in (half, voxels):
+def test_a_pair_keeps_all_but_the_voxels(tmp_path, version, order, gap, zipped):
+    half, source = pair(tmp_path, version=version, order=order, gap=gap, zipped=zipped)
+    for path in (half, source):
         assert CODEC.recognises(path.read_bytes()[:512], path)
-    with pytest.raises(RefusedFile, match="pair"):
+    with pytest.raises(NotAnImage, match="header"):
         CODEC.decode(half)
-    with pytest.raises(RefusedFile, match="pair"):
-        CODEC.decode(voxels)
+    image = CODEC.decode(source)
+    assert np.array_equal(image.stored[..., 0], VOLUME.transpose(2, 1, 0))
+    assert image.details["version"] == f"NIfTI-{version} pair"
+
+    alone = tmp_path / f"temporary.img{zipped}"
+    assert CODEC.write(image, moved(image, 3), alone, 3) == []
+    assert np.array_equal(CODEC.read_back(image, alone).stored, moved(image, 3))
+
+    released = tmp_path / "released"
+    released.mkdir()
+    shutil.copy(half, released)
+    target = released / source.name
+    alone.rename(target)
+    assert np.array_equal(CODEC.decode(target).stored, moved(image, 3))
+    assert_readers_see(target, moved(image, 3), source)
+    assert CODEC.differences(source, target) == []
+    before, after = (unzipped(path) for path in (source, target))
+    assert (after[:gap], after[-4:]) == (before[:gap], b"tail")
+
+    CODEC.write(image, image.stored, tmp_path / "same", 0)
+    assert (tmp_path / "same").read_bytes() == source.read_bytes()
+
+
+def unzipped(path):
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def test_names_of_pairs(tmp_path):
+    _, loud = pair(tmp_path, names=("HDR", "IMG"))
+    assert CODEC.decode(loud).stored.size == VOLUME.size
+    half, source = pair(tmp_path)
+    save(tmp_path, half.read_bytes(), "scan.hdr.gz")
     half.unlink()
-    assert not CODEC.recognises(voxels.read_bytes()[:512], voxels)
-    assert not CODEC.recognises(b"", tmp_path / "scan.IMG")
+    assert CODEC.decode(source).stored.size == VOLUME.size
+    (tmp_path / "scan.hdr.gz").unlink()
+    assert not CODEC.recognises(source.read_bytes()[:512], source)
+
+
+def test_a_header_that_holds_more_is_refused_and_not_copied(tmp_path):
+    half, source = pair(tmp_path)
+    half.write_bytes(half.read_bytes() + source.read_bytes())
+    with pytest.raises(RefusedFile, match="more follows"):
+        CODEC.decode(half)
+
+
+def colours(channels, tail=b""):
+    """A volume of 2 x 3 x 4 voxels, a colour each."""
+    values = np.random.default_rng(0).integers(20, 200, (4, 3, 2, channels), dtype=np.uint8)
+    code = {3: 128, 4: 2304}[channels]
+    head = header((2, 3, 4), code, slope=3.0)
+    return values, head + bytes(4) + values.tobytes() + tail
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours(tmp_path, channels):
+    values, data = colours(channels, b"tail")
+    source, target = save(tmp_path, data), tmp_path / "target.nii"
+    image = CODEC.decode(source)
+    assert np.array_equal(image.stored, values)
+    assert (image.kind, image.slope, image.declared) == ("NIfTI colour", 1, ((0, 255),))
+    assert image.details["data type"] == {3: "uint8 RGB", 4: "uint8 RGBA"}[channels]
+    CODEC.write(image, moved(image, 3), target, 3)
+    released = CODEC.decode(target).stored
+    assert (np.abs(released.astype(int) - values)[..., :3] == 3).all()
+    assert np.array_equal(released[..., 3:], values[..., 3:])
+    seen = np.asarray(nibabel.load(target).dataobj.get_unscaled())
+    for number, name in enumerate("RGBA"[:channels]):
+        assert np.array_equal(seen[name].transpose(2, 1, 0), released[..., number])
+    assert target.read_bytes()[:352] == data[:352]
+    assert CODEC.differences(source, target) == []
+
+
+def test_black_around_a_colour_volume_stays(tmp_path):
+    values, data = colours(3)
+    values[:2] = 0
+    image = CODEC.decode(save(tmp_path, data[:352] + values.tobytes()))
+    change = moved(image, 3) != image.stored
+    assert not change[:2].any()
+    assert change[2:].all()
+
+
+@pytest.mark.parametrize(
+    ("intent", "kind"),
+    [(0, "NIfTI"), (5, "NIfTI statistic"), (1001, "NIfTI statistic"), (1007, "NIfTI vectors")],
+)
+def test_values_that_mean_other_things_are_of_another_kind(tmp_path, intent, kind):
+    image = CODEC.decode(save(tmp_path, nifti(VOLUME.astype("f4"), intent=intent)))
+    assert image.kind == kind
+    assert not image.labels
+
+
+def test_volumes_of_labels_say_so(tmp_path):
+    def decoded(values, **fields):
+        return CODEC.decode(save(tmp_path, nifti(values, intent=1002, **fields)))
+
+    assert decoded(VOLUME).labels
+    assert not decoded(VOLUME.astype("f4")).labels
+    assert not decoded(np.arange(2000, dtype="i2")).labels  # an image under a wrong name
+
+
+def test_bytes_declare_the_range_of_eight_bits(tmp_path):
+    volume = VOLUME.astype("u1")
+    assert CODEC.decode(save(tmp_path, nifti(volume))).declared == ((0, 255),)
+    assert CODEC.decode(save(tmp_path, nifti(volume, slope=0.5))).declared == ()
+    assert CODEC.decode(save(tmp_path, nifti(VOLUME.astype("i1")))).declared == ()
+
+
+@pytest.mark.parametrize(
+    ("intent", "shape"), [(1006, (2, 2, 2, 1, 3)), (2006, (2, 2, 2, 3)), (1008, (4, 3))]
+)
+def test_what_is_no_picture(tmp_path, intent, shape):
+    data = nifti(np.ones(shape, "f4"), intent=intent)
+    with pytest.raises(NotAnImage, match="no picture"):
+        CODEC.decode(save(tmp_path, data))
+
+
+@pytest.mark.parametrize("zipped", ["", ".gz"])
+def test_too_large_is_told_by_the_header_alone(tmp_path, zipped):
+    huge = header((30_000, 30_000, 3), 4) + bytes(1000)
+    with pytest.raises(RefusedFile, match="declares"):
+        CODEC.decode(save(tmp_path, huge, "huge.nii" + zipped))
+
+
+def test_a_bomb_behind_an_honest_header_is_not_inflated(tmp_path):
+    bomb = gzip.compress(WHOLE + bytes(MOST_TRAILING_BYTES + 1))
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(bomb)
+    with pytest.raises(RefusedFile, match="inflates to more"):
+        CODEC.decode(path)
 
 
 REFUSED = {
-    "RGB": (header((1,), 128) + bytes(7), "RGB voxels"),
+    "bit": (header((1,), 1) + bytes(7), "1-bit"),
     "complex": (header((1,), 32) + bytes(12), "complex64"),
     "float128": (header((1,), 1536) + bytes(20), "float128"),
     "unknown type": (header((1,), 77) + bytes(20), "unknown voxels"),
@@ -269,7 +423,7 @@ REFUSED = {
     "offset NaN": (nifti(VOLUME, offset=np.nan), "within its header"),
     "offset far": (nifti(VOLUME, offset=4000), "its header speaks of"),
     "short": (WHOLE[:-1], "its header speaks of"),
-    "header": (WHOLE[:350], "within its header"),
+    "header": (WHOLE[:350], "its header speaks of"),
     "intercept": (nifti(VOLUME, slope=1.0, intercept=np.nan), "scl_inter"),
     "large": (nifti(np.array([2**60])), "beyond"),
     "other": (b"text" * 200, "no NIfTI-1"),
