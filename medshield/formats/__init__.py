@@ -8,10 +8,9 @@ from medshield.formats.base import Codec, DecodedImage, Handling, IntensityRange
 from medshield.formats.dicom import DicomCodec
 from medshield.formats.jpeg import JpegCodec
 from medshield.formats.nifti import NiftiCodec
-from medshield.formats.other_volumes import OTHER_VOLUMES
 from medshield.formats.png import PngCodec
 
-CODECS: tuple[Codec, ...] = (PngCodec(), JpegCodec(), DicomCodec(), NiftiCodec(), *OTHER_VOLUMES)
+CODECS: tuple[Codec, ...] = (PngCodec(), JpegCodec(), DicomCodec(), NiftiCodec())
 HEAD_BYTES = 512
 
 

@@ -28,6 +28,7 @@ from medshield.formats.dicom_container import (
     transfer_syntax_element,
     with_value,
 )
+from medshield.formats.dicom_copies import NOTHING_CARRIED, Carried
 from medshield.formats.dicom_differences import (
     LOSSY_IMAGE_COMPRESSION,
     PHOTOMETRIC,
@@ -63,6 +64,7 @@ class _Source:
     words: NDArray[Any]
     padding: Padding | None
     lossy: bool
+    carried: Carried = NOTHING_CARRIED
 
 
 class DicomCodec(Codec):
@@ -80,7 +82,7 @@ class DicomCodec(Codec):
     def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one file; see `Codec.decode`."""
         raw = path.read_bytes()
-        return _guarded(lambda: _decode(raw))
+        return _guarded(lambda: _decode_with_copies(raw, handling))
 
     def write(
         self,
@@ -98,6 +100,14 @@ class DicomCodec(Codec):
             landed = source.padding.covers(stored) & ~source.padding.covers(image.stored)
             stored = np.where(landed, image.stored, stored)
         data, notes = _guarded(lambda: _rewritten(source, stored))
+        if data is not source.file.raw:
+            written = DicomFile.parse(data)
+            data, more = _guarded(
+                lambda: source.carried.carried_on(
+                    written, image.stored, lambda: _decode(written).stored
+                )
+            )
+            notes += more
         target.write_bytes(data)
         return notes
 
@@ -150,8 +160,16 @@ def _guarded(work: Callable[[], _Result]) -> _Result:
         ) from error
 
 
-def _decode(raw: bytes) -> DecodedImage:
+def _decode_with_copies(raw: bytes, handling: Handling) -> DecodedImage:
+    """An image that can be written again, with all that its file carries."""
     file = DicomFile.parse(raw)
+    carried = Carried.by(file, handling)
+    image = _decode(file)
+    carried.refuse_what_must_stay(file, image.stored)
+    return replace(image, container=replace(image.container, carried=carried))
+
+
+def _decode(file: DicomFile) -> DecodedImage:
     header = file.header()
     pixels = image_element(file, header)
     refuse_what_would_break(file, pixels)

@@ -23,6 +23,7 @@ from pydicom.uid import (
 
 from medshield.errors import RefusedFile
 from medshield.formats.dicom_elements import (
+    META_GROUP,
     PIXEL_TAGS,
     PREAMBLE_END,
     Element,
@@ -50,7 +51,6 @@ NATIVE = (
 TRANSFER_SYNTAX = 0x00020010
 EXTENDED_OFFSET_TABLES = frozenset({0x7FE00001, 0x7FE00002})
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
-_META_GROUP = 0x0002
 _LONGEST_VALUE = 0xFFFFFFFE
 
 
@@ -136,12 +136,18 @@ class DicomFile:
             changes: by tag, whole encoded elements of the file meta information and the data set.
         """
         start = self.meta[-1].end
-        meta = {tag: element for tag, element in changes.items() if tag >> 16 == _META_GROUP}
+        meta = {tag: element for tag, element in changes.items() if tag >> 16 == META_GROUP}
         dataset = {tag: changes[tag] for tag in changes.keys() - meta.keys()}
         head = spliced(self.content, self.meta, PREAMBLE_END, start, meta)
         body = spliced(self.content, self.elements, start, len(self.content), dataset)
-        deflated = self.syntax == DeflatedExplicitVRLittleEndian
-        return self.content[:PREAMBLE_END] + head + (_deflated(body) if deflated else body)
+        front = self.content[:PREAMBLE_END] + head
+        return self.stored_form(front + body, len(front))
+
+    def stored_form(self, content: bytes, start: int) -> bytes:
+        """Changed content as the file stores it: deflated from the data set's start, or as is."""
+        if self.syntax != DeflatedExplicitVRLittleEndian:
+            return content
+        return content[:start] + _deflated(content[start:])
 
     def with_group_lengths(self, changes: Mapping[int, bytes]) -> dict[int, bytes]:
         """`changes`, with the Group Length (gggg,0000) of every group that they make longer.
@@ -238,7 +244,7 @@ def _transfer_syntax(raw: bytes, meta: Sequence[Element]) -> UID:
 
 def _added_to(content: bytes, element: Element, more: int, big_endian: bool) -> bytes:
     """A whole Group Length element that counts `more` bytes; the group 0002 is little endian."""
-    order = ">I" if big_endian and element.tag >> 16 != _META_GROUP else "<I"
+    order = ">I" if big_endian and element.tag >> 16 != META_GROUP else "<I"
     (length,) = struct.unpack(order, element.value_of(content))
     return content[element.start : element.value] + struct.pack(order, (length + more) % 2**32)
 

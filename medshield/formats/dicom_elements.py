@@ -6,7 +6,7 @@ place, and the comparison of two files rests on this one alone.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable, Iterator
 from struct import unpack_from
 from typing import NamedTuple
 
@@ -20,11 +20,18 @@ DOUBLE_FLOAT_PIXEL_DATA = 0x7FE00009
 PIXEL_TAGS = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA})
 
 PREAMBLE_END = 132
+META_GROUP = 0x0002
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
+MOST_LEVELS = 64
+"""How deep sequences may lie in each other; the deepest standard objects need about 10."""
 # These VRs have a 4-byte length after 2 reserved bytes (PS3.5 7.1.2).
-_LONG_VRS = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
+LONG_VRS = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
+
+
+class _TooDeepError(RefusedFile):
+    """Sequences in sequences, past what is read."""
 
 
 class Encoding(NamedTuple):
@@ -39,11 +46,26 @@ EXPLICIT_LITTLE = Encoding(implicit=False, big_endian=False)
 _IMPLICIT_LITTLE = Encoding(implicit=True, big_endian=False)
 
 
+class Item(NamedTuple):
+    """One item of a sequence, a data set of its own (PS3.5 7.5).
+
+    Its bytes are [start, end), with an Item Delimitation Item where its length is undefined; its
+    elements are written in `encoding`, and so is its own header.
+    """
+
+    start: int
+    value: int
+    end: int
+    undefined: bool
+    encoding: Encoding
+    elements: tuple[Element, ...]
+
+
 class Element(NamedTuple):
     """One data element: its header is [start, value), its value field [value, end).
 
     A value field of undefined length includes its Sequence Delimitation Item. `vr` is empty in
-    implicit encoding.
+    implicit encoding. `items` are those of a sequence.
     """
 
     tag: int
@@ -52,6 +74,7 @@ class Element(NamedTuple):
     value: int
     end: int
     undefined: bool
+    items: tuple[Item, ...] = ()
 
     def bytes_of(self, data: bytes) -> bytes:
         """Header and value."""
@@ -75,6 +98,38 @@ class Tree(NamedTuple):
     holders: tuple[Element, ...]
 
 
+class Step(NamedTuple):
+    """One level further in: the sequence, and its item that was entered."""
+
+    sequence: Element
+    item: Item
+
+
+class Spot(NamedTuple):
+    """An element and the way to it from the top level, outermost step first."""
+
+    element: Element
+    steps: tuple[Step, ...]
+
+    @property
+    def way(self) -> tuple[int, ...]:
+        """Where the items on the way start, which tells the element's data set from all others."""
+        return tuple(step.item.start for step in self.steps)
+
+    @property
+    def within(self) -> frozenset[int]:
+        """The tags of the sequences that it lies in."""
+        return frozenset(step.sequence.tag for step in self.steps)
+
+
+def walk(elements: Iterable[Element], steps: tuple[Step, ...] = ()) -> Iterator[Spot]:
+    """Every element at any depth, in the file's order: a sequence before what is in it."""
+    for element in elements:
+        yield Spot(element, steps)
+        for item in element.items:
+            yield from walk(item.elements, (*steps, Step(element, item)))
+
+
 def place(tag: int) -> str:
     """A tag as people write it: (0028,0010)."""
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
@@ -94,7 +149,13 @@ def read_tree(data: bytes, start: int, encoding: Encoding) -> Tree:
     Raises:
         RefusedFile: the bytes end too early, or are no elements of this encoding.
     """
-    return _tree(_elements(data, start, len(data), encoding, depth=0))
+    elements, _ = _elements(data, start, len(data), encoding, depth=0)
+    return Tree(elements, tuple(element for element in elements if _holds_pixels(element)))
+
+
+def _holds_pixels(holder: Element) -> bool:
+    inside = walk(element for item in holder.items for element in item.elements)
+    return any(e.tag in PIXEL_TAGS and e.end > e.value for e, _ in inside)
 
 
 def read_file_meta(data: bytes) -> tuple[Element, ...]:
@@ -109,71 +170,63 @@ def read_file_meta(data: bytes) -> tuple[Element, ...]:
     return tuple(elements)
 
 
-def _tree(walk: Iterable[tuple[int, Element]]) -> Tree:
-    elements: list[Element] = []
-    holders: list[Element] = []
-    holds_pixels = False
-    for depth, element in walk:  # what an element holds comes before the element
-        if depth:
-            holds_pixels |= element.tag in PIXEL_TAGS and element.end > element.value
-            continue
-        elements.append(element)
-        if holds_pixels:
-            holders.append(element)
-        holds_pixels = False
-    return Tree(tuple(elements), tuple(holders))
-
-
-_Walk = Generator[tuple[int, Element], None, int]
-
-
-def _elements(data: bytes, start: int, end: int, encoding: Encoding, depth: int) -> _Walk:
-    """Yield (depth, element), innermost first; return where the reading stopped.
+def _elements(
+    data: bytes, start: int, end: int, encoding: Encoding, depth: int
+) -> tuple[tuple[Element, ...], int]:
+    """The elements of one data set, and where the reading stopped.
 
     At depth 0 the reading goes to `end`; below, an Item Delimitation Item may stop it.
     """
+    if depth > MOST_LEVELS:
+        raise _TooDeepError(
+            f"its sequences lie more than {MOST_LEVELS} deep in each other, which no known object "
+            "needs; it is damaged, or made to do harm: leave it out"
+        )
+    found: list[Element] = []
     position = start
     while position < end:
         if depth == 0 and not any(data[position : position + 8]) and not any(data[position:end]):
-            return position  # zeros that some writers leave behind the data set
+            break  # zeros that some writers leave behind the data set
         tag, vr, value, length = _header(data, position, end, encoding)
         if tag == _ITEM_END and depth:
-            return value
-        if length == _UNDEFINED:
-            stop = yield from _undefined_length(data, tag, vr, value, end, encoding, depth)
+            return tuple(found), value
+        undefined = length == _UNDEFINED
+        if undefined:
+            items, stop = _undefined_length(data, tag, vr, value, end, encoding, depth)
         else:
             stop = _within(tag, value + length, end)
-            yield from _defined_length(data, tag, vr, value, stop, encoding, depth)
-        yield depth, Element(tag, vr, position, value, stop, length == _UNDEFINED)
+            items = _defined_length(data, tag, vr, value, stop, encoding, depth)
+        found.append(Element(tag, vr, position, value, stop, undefined, items))
         position = stop
-    return position
+    return tuple(found), position
 
 
 def _undefined_length(
     data: bytes, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
-) -> _Walk:
+) -> tuple[tuple[Item, ...], int]:
+    """The items up to a Sequence Delimitation Item (fragments are none), and where it ends."""
     fragments = tag in PIXEL_TAGS or vr in ("OB", "OW")
     inner = _IMPLICIT_LITTLE if vr == "UN" else encoding
+    items: list[Item] = []
     position = start
     while True:
-        item, _, value, length = _header(data, position, end, inner)
-        if item == _SEQUENCE_END:
-            return value
-        if item != _ITEM:
+        found, _, value, length = _header(data, position, end, inner)
+        if found == _SEQUENCE_END:
+            return tuple(items), value
+        if found != _ITEM:
             raise RefusedFile(_malformed(tag, "an item was expected in its value"))
-        if length != _UNDEFINED:
-            position = _within(tag, value + length, end)
-            if not fragments:
-                yield from _elements(data, value, position, inner, depth + 1)
-        elif fragments:
+        if not fragments:
+            items.append(_item(data, position, value, length, end, inner, depth))
+            position = items[-1].end
+        elif length == _UNDEFINED:
             raise RefusedFile(_malformed(tag, "a fragment has no length"))
         else:
-            position = yield from _elements(data, value, end, inner, depth + 1)
+            position = _within(tag, value + length, end)
 
 
 def _defined_length(
     data: bytes, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
-) -> Generator[tuple[int, Element], None, None]:
+) -> tuple[Item, ...]:
     """The items of a sequence whose length is given.
 
     Implicit encoding and UN don't say that an element is a sequence; where the value starts like
@@ -182,29 +235,39 @@ def _defined_length(
     inner = _IMPLICIT_LITTLE if vr == "UN" else encoding
     certain = vr == "SQ"
     if tag in PIXEL_TAGS or not (certain or vr in ("", "UN")):
-        return
+        return ()
     if not certain and not _starts_with_item(data, start, end, inner):
-        return
+        return ()
     try:
-        inside = list(_items(data, start, end, inner, depth))
+        return tuple(_items(data, start, end, inner, depth))
+    except _TooDeepError:
+        raise
     except RefusedFile:
         if certain:
             raise
-        return
-    yield from inside
+        return ()
 
 
-def _items(data: bytes, start: int, end: int, encoding: Encoding, depth: int) -> _Walk:
+def _items(data: bytes, start: int, end: int, encoding: Encoding, depth: int) -> Iterator[Item]:
     position = start
     while position < end:
         tag, _, value, length = _header(data, position, end, encoding)
         if tag == _SEQUENCE_END:
-            return value
+            return
         if tag != _ITEM:
             raise RefusedFile(_malformed(tag, "an item was expected here"))
-        stop = end if length == _UNDEFINED else _within(tag, value + length, end)
-        position = yield from _elements(data, value, stop, encoding, depth + 1)
-    return position
+        item = _item(data, position, value, length, end, encoding, depth)
+        yield item
+        position = item.end
+
+
+def _item(
+    data: bytes, start: int, value: int, length: int, end: int, encoding: Encoding, depth: int
+) -> Item:
+    undefined = length == _UNDEFINED
+    stop = end if undefined else _within(_ITEM, value + length, end)
+    elements, position = _elements(data, value, stop, encoding, depth + 1)
+    return Item(start, value, position, undefined, encoding, elements)
 
 
 def _starts_with_item(data: bytes, start: int, end: int, encoding: Encoding) -> bool:
@@ -226,7 +289,7 @@ def _header(data: bytes, position: int, end: int, encoding: Encoding) -> tuple[i
     vr = data[position + 4 : position + 6].decode("latin-1")
     if not (vr.isascii() and vr.isalpha() and vr.isupper()):
         raise RefusedFile(_malformed(tag, "it has no value representation"))
-    if vr not in _LONG_VRS:
+    if vr not in LONG_VRS:
         return tag, vr, position + 8, unpack_from(f"{order}H", data, position + 6)[0]
     _within(tag, position + 12, end)
     return tag, vr, position + 12, unpack_from(f"{order}I", data, position + 8)[0]

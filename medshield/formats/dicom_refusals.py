@@ -20,7 +20,6 @@ _DERIVED_OBJECTS = {
     UID("1.2.840.10008.5.1.4.1.1.66.8"): "a height map segmentation",
     RTDoseStorage: "a dose distribution",
 }
-_SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA})
 # The unsupported terms that a message may repeat; any other value is free text.
 _UNSUPPORTED_COLOURS = frozenset(
     {
@@ -45,11 +44,6 @@ def image_element(file: DicomFile, header: Any) -> Element:
         NotAnImage: an object of another kind, such as a report or a segmentation.
         RefusedFile: pixels are in other places too, which would be released as they are.
     """
-    if file.holders:
-        raise RefusedFile(
-            f"{named(file.holders[0].tag)} holds a copy of the clean image or another image; "
-            "remove that sequence first, for example with dcmodify --erase-all"
-        )
     if sum(element.tag in PIXEL_TAGS for element in file.elements) > 1:
         raise RefusedFile("it has Pixel Data more than once; rewrite it with a DICOM toolkit")
     if _is_tiff_too(file.raw):
@@ -96,14 +90,9 @@ def refuse_what_would_break(file: DicomFile, pixels: Element) -> None:
     """Refuse a file that other pixels would make invalid, or that can't be decoded.
 
     Raises:
-        RefusedFile: signed pixels, offsets that are not kept up, or a coding that is unknown.
+        RefusedFile: offsets that are not kept up, or a coding that is unknown.
     """
     tags = {element.tag for element in file.elements}
-    if tags & _SIGNATURES:
-        raise RefusedFile(
-            f"{named(min(tags & _SIGNATURES))} signs its pixels, and changed pixels would break "
-            "the signature; remove it first"
-        )
     native = file.syntax in NATIVE
     if not native and not dicom_codecs.is_supported(file.syntax):
         known = file.syntax.name != file.syntax

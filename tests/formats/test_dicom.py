@@ -614,7 +614,7 @@ def test_functional_groups(tmp_path):
         CODEC.decode(enhanced(tmp_path / "different", frame, other))
 
 
-def icon():
+def picture():
     item = header(smooth((1, 4, 4, 1), 8))
     item.PixelData = b"\0" * 16
     return Sequence([item])
@@ -622,7 +622,7 @@ def icon():
 
 def hidden_deeper():
     item = Dataset()
-    item.IconImageSequence = icon()
+    item.ReferencedImageSequence = picture()
     return Sequence([item])
 
 
@@ -634,11 +634,11 @@ REFUSED = {
     "missing or unknown": {"PhotometricInterpretation": "SOME SECRET"},
     "Rescale Slope is 0": {"RescaleSlope": 0, "RescaleIntercept": 1},
     "Modality LUT Sequence": {"ModalityLUTSequence": SIGNATURE},
-    r"\(0088,0200\) Icon Image Sequence holds": {"IconImageSequence": icon()},
+    r"\(0008,1140\) Referenced Image Sequence holds": {"ReferencedImageSequence": picture()},
     r"\(0008,1115\) Referenced Series Sequence holds": {
         "ReferencedSeriesSequence": hidden_deeper()
     },
-    "signs its pixels": {"DigitalSignaturesSequence": SIGNATURE},
+    "would break the signature": {"DigitalSignaturesSequence": SIGNATURE},
     r"\(4FFE,0001\) MAC Parameters Sequence signs": {"MACParametersSequence": SIGNATURE},
     "only samples in a word's lowest bits": {"BitsStored": 12, "HighBit": 15},
     "1 bits are allocated": {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0},
@@ -766,8 +766,8 @@ def test_no_pixel_data_is_no_image(tmp_path):
     dataset = header(smooth(GREY), SOPClassUID=UID("1.2.840.10008.5.1.4.1.1.88.11"))
     with pytest.raises(NotAnImage, match=r"no pixel data \(Basic Text SR"):
         CODEC.decode(saved(tmp_path / "report", dataset))
-    dataset.IconImageSequence = icon()
-    with pytest.raises(RefusedFile, match="Icon Image Sequence"):
+    dataset.SourceImageSequence = picture()
+    with pytest.raises(RefusedFile, match="Source Image Sequence"):
         CODEC.decode(saved(tmp_path / "report with a picture", dataset))
 
 
@@ -893,7 +893,6 @@ REFUSED_IN_PUBLIC = {
     "SC_rgb_rle_32bit_2frame.dcm": "32 bits",
     "SC_ybr_full_422_uncompressed.dcm": "YBR_FULL_422",
     "DICOMDIR-nooffset": "truncated",
-    "examples_overlay.dcm": "Icon Image Sequence",
     "examples_palette.dcm": "PALETTE COLOR",
     "image_dfl.dcm": "8 bytes",
     "meta_missing_tsyntax.dcm": "Transfer Syntax UID",
@@ -929,7 +928,7 @@ def test_public_files_are_exact_or_refused_by_name(real_data, tmp_path):
             image = CODEC.decode(path)
             CODEC.write(image, image.stored, target, 0.0)
             assert target.read_bytes() == path.read_bytes(), path
-            again, _ = written(target, image, wanted := moved(image, 3))
+            again, notes = written(target, image, wanted := moved(image, 3))
         except NotAnImage:
             continue
         except RefusedFile as reason:
@@ -938,13 +937,15 @@ def test_public_files_are_exact_or_refused_by_name(real_data, tmp_path):
         if padding := image.container.padding:
             wanted = np.where(padding.covers(wanted), image.stored, wanted)
         assert np.array_equal(again.stored, wanted), path
-        assert CODEC.differences(path, target) == [], path
+        noted = {line.split(":")[0] for line in notes}
+        differing = {line.split(":")[0] for line in CODEC.differences(path, target)}
+        assert differing <= noted, path
         exact += 1
     for name, reason in refused.items():
         sys.stdout.write(f"{name}: {reason}\n")
     assert refused.keys() == REFUSED_IN_PUBLIC.keys()
     assert all(REFUSED_IN_PUBLIC[name] in reason for name, reason in refused.items())
-    assert exact == 111
+    assert exact == 112
 
 
 def said_by(program, path, *options):
