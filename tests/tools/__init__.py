@@ -1,0 +1,1 @@
+"""Tools for development that no test of CI runs."""
