@@ -21,10 +21,12 @@ from medshield.errors import InputError, MedshieldError, RefusedFile
 from medshield.formats import dicom_codecs, dicom_meaning
 from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
 from medshield.formats.dicom_container import (
+    EXTENDED_OFFSET_TABLES,
     NATIVE,
     TRANSFER_SYNTAX,
     DicomFile,
     explicit_element,
+    extended_offsets,
     transfer_syntax_element,
     with_value,
 )
@@ -42,6 +44,7 @@ from medshield.formats.dicom_refusals import (
     refuse_colours,
     refuse_what_would_break,
 )
+from medshield.formats.dicom_views import view_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medshield.formats.dicom_meaning import Padding
+    from medshield.formats.dicom_views import View
 
 _Result = TypeVar("_Result")
 
@@ -64,7 +68,35 @@ class _Source:
     words: NDArray[Any]
     padding: Padding | None
     lossy: bool
+    view: View | None
     carried: Carried = NOTHING_CARRIED
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """The stored values, before any table or conversion of colours."""
+        return self.layout.values(self.words)
+
+    def stored_as(self, wanted: NDArray[Any], shown: NDArray[Any], radius: float) -> NDArray[Any]:
+        """The stored values for what shall be shown; none that would newly be padding.
+
+        Raises:
+            RefusedFile: no table entry or sample is near enough to move to.
+        """
+        before = self.values
+        values = wanted
+        if self.view is not None:
+            values = self.view.nearest(wanted, before, radius)
+        if self.padding is not None:
+            landed = self.padding.covers(values) & ~self.padding.covers(before)
+            values = np.where(landed, before, values)
+        if self.view is None or np.array_equal(wanted, shown):
+            return values
+        if np.array_equal(values, before):
+            raise RefusedFile(
+                "nothing in it can be moved: no entry of its table is shown within the bound of "
+                "another; raise eps, or convert it to RGB first"
+            )
+        return values
 
 
 class DicomCodec(Codec):
@@ -96,10 +128,8 @@ class DicomCodec(Codec):
         A value that would land on the padding value stays as it was.
         """
         source: _Source = image.container
-        if source.padding is not None:
-            landed = source.padding.covers(stored) & ~source.padding.covers(image.stored)
-            stored = np.where(landed, image.stored, stored)
-        data, notes = _guarded(lambda: _rewritten(source, stored))
+        values = _guarded(lambda: source.stored_as(stored, image.stored, radius))
+        data, notes = _guarded(lambda: _rewritten(source, values))
         if data is not source.file.raw:
             written = DicomFile.parse(data)
             data, more = _guarded(
@@ -177,18 +207,19 @@ def _decode(file: DicomFile) -> DecodedImage:
     refuse_colours(file.syntax, photometric, dicom_codecs.may_be_lossy(file.syntax))
     layout = PixelLayout.of(header, pixels)
     value = pixels.value_of(file.content)
-    lossy = False
+    lossy, coded_bits = False, layout.bits_stored
     if file.syntax in NATIVE:
         words = NativeForm.of(layout, pixels, file.encoding.big_endian).words(value)
     else:
         lossy = not dicom_codecs.is_lossless(file.syntax, value, layout)
+        if not lossy:
+            coded_bits = dicom_codecs.coded_bits(file.syntax, value, layout)
         words = _decode_frames(file.syntax, value, layout, lossy)
     if not lossy:
         refuse_colours(file.syntax, layout.photometric, lossy=False)
     elif layout.samples == 3:
         layout = replace(layout, by_plane=False, photometric="RGB")
-    padding = dicom_meaning.padding(header, layout, pixels.tag)
-    return _described(header, _Source(file, pixels, layout, words, padding, lossy))
+    return _described(header, file, pixels, layout, words, coded_bits, lossy)
 
 
 def _decode_frames(syntax: UID, value: bytes, layout: PixelLayout, lossy: bool) -> NDArray[Any]:
@@ -197,39 +228,53 @@ def _decode_frames(syntax: UID, value: bytes, layout: PixelLayout, lossy: bool) 
     return dicom_codecs.decode_words(syntax, value, layout)
 
 
-def _described(header: Any, source: _Source) -> DecodedImage:
-    layout = source.layout
-    stored = layout.values(source.words)
-    frozen = source.padding.covers(stored) if source.padding is not None else None
+def _described(
+    header: Any,
+    file: DicomFile,
+    pixels: Element,
+    layout: PixelLayout,
+    words: NDArray[Any],
+    coded_bits: int,
+    lossy: bool,
+) -> DecodedImage:
+    values = layout.values(words)
+    padding = dicom_meaning.padding(header, layout, pixels.tag)
+    frozen = padding.covers(values) if padding is not None else None
     if layout.floating:
-        unreal = ~np.isfinite(stored)
+        unreal = ~np.isfinite(values)
         frozen = unreal if frozen is None else frozen | unreal
-    slope, intercept = dicom_meaning.rescale(header)
-    lowest, highest = dicom_meaning.limits(header, layout, stored, frozen)
+    held = replace(layout, bits_stored=min(layout.bits_stored, coded_bits))
+    limits = dicom_meaning.limits(header, held, values, frozen)
+    view = view_of(header, layout, limits, padding, file.encoding.big_endian)
+    stored = values
+    if view is not None:
+        stored = view.shown(values)
+        limits = float(np.iinfo(stored.dtype).min), float(np.iinfo(stored.dtype).max)
+    slope, intercept = dicom_meaning.rescale(header, layout)
     return DecodedImage(
         stored=stored,
-        kind=dicom_meaning.kind(header, layout),
+        kind=dicom_meaning.kind(header, layout, stored),
         slope=slope,
         intercept=intercept,
-        lowest=lowest,
-        highest=highest,
+        lowest=limits[0],
+        highest=limits[1],
         frozen=frozen,
         inverted=layout.photometric == "MONOCHROME1",
-        declared=dicom_meaning.declared_ranges(header, layout, slope, intercept),
+        declared=dicom_meaning.declared_ranges(header, layout, stored, slope, intercept),
         patient=str(header.get("PatientID") or "").strip() or None,
         details={
-            "transfer syntax": source.file.syntax.name,
+            "transfer syntax": file.syntax.name,
             "photometric interpretation": layout.photometric,
             "bits stored": str(layout.bits_stored),
         },
-        container=source,
+        container=_Source(file, pixels, layout, words, padding, lossy, view),
     )
 
 
-def _rewritten(source: _Source, stored: NDArray[Any]) -> tuple[bytes, list[str]]:
+def _rewritten(source: _Source, values: NDArray[Any]) -> tuple[bytes, list[str]]:
     """The file with these stored values, and a note for each element changed beside them."""
     file, layout, pixels = source.file, source.layout, source.pixels
-    words = layout.words(stored, source.words)
+    words = layout.words(values, source.words)
     if np.array_equal(words, source.words):
         return file.raw, []
     before = pixels.value_of(file.content)
@@ -240,15 +285,26 @@ def _rewritten(source: _Source, stored: NDArray[Any]) -> tuple[bytes, list[str]]
         changes = {pixels.tag: with_value(file.content, pixels, value)}
     else:
         value = dicom_codecs.encode(file.syntax, words, layout, before)
-        changes = {pixels.tag: with_value(file.content, pixels, value)}
+        new = {pixels.tag: value, **extended_offsets(value)}
+        changes = {
+            element.tag: with_value(file.content, element, new[element.tag])
+            for element in file.elements
+            if element.tag in new
+        }
     changes = file.with_group_lengths(changes)
     present = {element.tag for element in (*file.meta, *file.elements)}
     why = "its coding was lossy" if source.lossy else "its frames are coded anew"
     notes = [
-        f"{named(tag)}: {'changed' if tag in present else 'added'}, {why}"
+        f"{named(tag)}: {_what_became(tag in present, changes[tag])}, {why}"
         for tag in sorted(changes.keys() - {pixels.tag})
     ]
     return file.assembled(changes), notes
+
+
+def _what_became(was_there: bool, element: bytes) -> str:
+    if not element:
+        return "removed"
+    return "changed" if was_there else "added"
 
 
 def _decoded_to_native(source: _Source, words: NDArray[Any]) -> dict[int, bytes]:
@@ -262,6 +318,7 @@ def _decoded_to_native(source: _Source, words: NDArray[Any]) -> dict[int, bytes]
     changes = {
         tag: explicit_element(tag, *new) for tag, new in wanted.items() if file.value(tag) != new[1]
     }
+    changes |= {tag: b"" for tag in EXTENDED_OFFSET_TABLES if file.value(tag) is not None}
     changes[TRANSFER_SYNTAX] = transfer_syntax_element(ExplicitVRLittleEndian)
     changes[PIXEL_DATA] = explicit_element(PIXEL_DATA, vr, value + b"\0" * (len(value) % 2))
     return changes

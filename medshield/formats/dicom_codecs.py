@@ -7,19 +7,21 @@ trusts an encoder: `encode` decodes what it made and compares.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import imagecodecs
+import jpeg_ls  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
     HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -31,6 +33,12 @@ from pydicom.uid import (
 )
 
 from medshield.errors import RefusedFile
+from medshield.formats.dicom_codestreams import (
+    Codestream,
+    dressed_as,
+    read_codestream,
+    with_precision,
+)
 from medshield.formats.dicom_container import encapsulated, fragments
 from medshield.formats.dicom_pixels import MONOCHROME, PixelLayout
 
@@ -38,9 +46,10 @@ from medshield.formats.dicom_pixels import MONOCHROME, PixelLayout
 SPECTRAL_SELECTION = UID("1.2.840.10008.1.2.4.53")
 FULL_PROGRESSION = UID("1.2.840.10008.1.2.4.55")
 
-_LONGEST_WORD = 16
+_MOST_CODED_BITS = 24
+_RLE_HEADER = 64
 
-JPEG_2000_FAMILY = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2K)
+JPEG_2000_FAMILY = (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K)
 _PYDICOM_PLUGINS = {
     RLELossless: "pydicom",  # the others panic or crash on damaged frames
     JPEGLSLossless: "pyjpegls",
@@ -62,26 +71,26 @@ def decode_words(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
         (frames, rows, columns, samples), of the layout's word.
 
     Raises:
-        RefusedFile: its encoder can't take such samples, or unused bits hold something that this
-            coding would lose.
+        RefusedFile: its encoder can't take such samples.
     """
-    if layout.bits_allocated > _LONGEST_WORD:
+    return _decoded(syntax, value, layout, as_rgb=False).astype(layout.word)
+
+
+def coded_bits(syntax: UID, value: bytes, layout: PixelLayout) -> int:
+    """How many bits of a sample its frames can hold, which may be fewer than Bits Stored.
+
+    Raises:
+        RefusedFile: frames of another size than the header says, or of more bits than can be coded.
+    """
+    if syntax == RLELossless:
+        return layout.bits_allocated
+    bits = min(form.precision for form in _forms(_frames(value, layout), layout))
+    if bits > _MOST_CODED_BITS:
         raise RefusedFile(
-            f"no encoder of {syntax.name} takes samples of {layout.bits_allocated} bits; "
+            f"no encoder of {syntax.name} takes samples of {bits} bits; "
             "convert the file to Explicit VR Little Endian first"
         )
-    if syntax in (HTJ2KLossless, HTJ2K) and layout.bits_stored != layout.bits_allocated:
-        raise RefusedFile(
-            f"the HTJ2K encoder writes samples of {layout.bits_allocated} bits, "
-            f"{layout.bits_stored} are stored; convert the file to Explicit VR Little Endian first"
-        )
-    words = _decoded(syntax, value, layout, as_rgb=False).astype(layout.word)
-    if syntax != RLELossless and layout.unused_bits_matter(words):
-        raise RefusedFile(
-            "overlays or other data lie in the unused bits of its coded samples, which can't be "
-            "coded again; move them into Overlay Data first"
-        )
-    return words
+    return bits
 
 
 def decode_lossy(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]:
@@ -93,6 +102,7 @@ def decode_lossy(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
     Raises:
         RefusedFile: values do not fit Bits Stored.
     """
+    _forms(_frames(value, layout), layout)
     decoded = _decoded(syntax, value, layout, as_rgb=True)
     lowest, highest = layout.limits
     if decoded.min() < lowest or decoded.max() > highest:
@@ -106,14 +116,13 @@ def is_lossless(syntax: UID, value: bytes, layout: PixelLayout) -> bool:
     The transfer syntax says so or, where it leaves that open, each frame does.
     """
     if syntax in _MAY_BE_LOSSLESS:
-        says_so = _MAY_BE_LOSSLESS[syntax]
-        return all(says_so(frame) for frame in _frames(value, layout))
-    return syntax in _ENCODERS
+        return all(form.reversible for form in _forms(_frames(value, layout), layout))
+    return syntax in _LOSSLESS
 
 
 def may_be_lossy(syntax: UID) -> bool:
     """Whether frames of this transfer syntax need not give back what went in."""
-    return is_supported(syntax) and (syntax in _MAY_BE_LOSSLESS or syntax not in _ENCODERS)
+    return is_supported(syntax) and (syntax in _MAY_BE_LOSSLESS or syntax not in _LOSSLESS)
 
 
 def is_supported(syntax: UID) -> bool:
@@ -128,14 +137,13 @@ def encode(syntax: UID, words: NDArray[Any], layout: PixelLayout, like: bytes) -
         syntax: one that `is_lossless` said yes to.
         words: (frames, rows, columns, samples).
         layout: what the header says.
-        like: the source's value field, for the kind of its offset table.
+        like: the source's value field, for the form of its frames and of its offset table.
 
     Raises:
         RefusedFile: the encoder failed, or its frames don't give these words back.
     """
     try:
-        frames = [_ENCODERS[syntax](frame, layout) for frame in words]
-        value = encapsulated(frames, like)
+        value = encapsulated(_encoded(syntax, words, layout, like), like)
         again = decode_words(syntax, value, layout)
     except RefusedFile:
         raise
@@ -144,12 +152,55 @@ def encode(syntax: UID, words: NDArray[Any], layout: PixelLayout, like: bytes) -
             f"the encoder of {syntax.name} failed on it ({type(error).__name__}); "
             "convert the file to Explicit VR Little Endian first"
         ) from error
-    if not np.array_equal(layout.values(again), layout.values(words)):
+    if not np.array_equal(again, words):
         raise RefusedFile(
             f"the encoder of {syntax.name} does not give its values back exactly; "
             "convert the file to Explicit VR Little Endian first"
         )
     return value
+
+
+def _encoded(syntax: UID, words: NDArray[Any], layout: PixelLayout, like: bytes) -> list[bytes]:
+    if syntax == RLELossless:
+        return [_rle(frame, layout) for frame in words]
+    coded: list[bytes] = []
+    sources = _frames(like, layout)
+    for frame, source, form in zip(words, sources, _forms(sources, layout), strict=True):
+        samples = _samples(frame, layout, form)
+        coded.append(dressed_as(_ENCODERS[syntax](samples, form), source))
+    return coded
+
+
+def _forms(frames: list[bytes], layout: PixelLayout) -> list[Codestream]:
+    """What each frame says of itself.
+
+    Raises:
+        RefusedFile: another size than the header says: it would be decoded to something else, or
+            to very much.
+    """
+    forms = [read_codestream(frame) for frame in frames]
+    for form in forms:
+        size = form.rows, form.columns, form.components
+        if size != (layout.rows, layout.columns, layout.samples):
+            raise RefusedFile(
+                f"a coded frame has {form.columns} columns, {form.rows} rows and {form.components} "
+                f"samples, the header says {layout.columns}, {layout.rows} and {layout.samples}: "
+                "damaged, or the header is wrong"
+            )
+        if form.precision > layout.bits_allocated:
+            raise RefusedFile(
+                f"its coded samples have {form.precision} bits, {layout.bits_allocated} are "
+                "allocated; correct the header"
+            )
+    return forms
+
+
+def _samples(words: NDArray[Any], layout: PixelLayout, form: Codestream) -> NDArray[Any]:
+    """One frame's words as the samples of a coded frame: (rows, columns[, samples])."""
+    as_coded = replace(layout, bits_stored=form.precision, signed=form.signed)
+    size = 1 if form.precision <= 8 else 2 if form.precision <= 16 else 4
+    samples = as_coded.values(words).astype(f"{'i' if form.signed else 'u'}{size}")
+    return samples[..., 0] if layout.samples == 1 else samples
 
 
 def _decoded(syntax: UID, value: bytes, layout: PixelLayout, as_rgb: bool) -> NDArray[Any]:
@@ -216,104 +267,90 @@ def _libjpeg_turbo(frame: bytes, layout: PixelLayout) -> NDArray[Any]:
     return samples
 
 
-def _narrow(words: NDArray[Any], layout: PixelLayout, signed: bool = False) -> NDArray[Any]:
-    """One frame's values in the smallest type for Bits Stored: (rows, columns[, samples])."""
-    values = layout.values(words) if signed else words & layout.word.type(layout.mask)
-    size = 1 if layout.bits_stored <= 8 else 2 if layout.bits_stored <= 16 else 4
-    values = values.astype(f"{'i' if signed else 'u'}{size}")
-    return values[..., 0] if layout.samples == 1 else values
-
-
 def _rle(words: NDArray[Any], layout: PixelLayout) -> bytes:
-    options = _options(layout) | {
-        "bits_stored": layout.bits_allocated,
-        "pixel_representation": 0,
-        "number_of_frames": 1,
-    }
-    frame = words[..., 0] if layout.samples == 1 else words
-    coded = get_encoder(RLELossless).encode(frame, encoding_plugin="pylibjpeg", **options)
+    """A segment for each byte of a sample, the highest first, by rows (PS3.5 G.2 and G.5)."""
+    size = layout.word.itemsize
+    planes = words.astype(layout.word.newbyteorder(">")).view(np.uint8)
+    planes = planes.reshape(*words.shape, size).transpose(2, 3, 0, 1)
+    segments = [
+        imagecodecs.packbits_encode(np.ascontiguousarray(plane))
+        for plane in planes.reshape(-1, layout.rows, layout.columns)
+    ]
+    segments = [segment + b"\0" * (len(segment) % 2) for segment in segments]
+    offsets = np.cumsum([_RLE_HEADER, *map(len, segments[:-1])])
+    header = np.zeros(16, "<u4")
+    header[0], header[1 : len(segments) + 1] = len(segments), offsets
+    return header.tobytes() + b"".join(segments)
+
+
+def _jpeg_ls(samples: NDArray[Any], form: Codestream) -> bytes:
+    by_plane = form.interleave == 0 and samples.ndim == 3
+    ordered = samples.transpose(2, 0, 1) if by_plane else samples
+    coded = jpeg_ls.encode_buffer(
+        ordered.tobytes(),
+        form.rows,
+        form.columns,
+        form.components,
+        form.precision,
+        0,  # no loss
+        form.interleave,
+    )
     return bytes(coded)
 
 
-def _jpeg_ls(words: NDArray[Any], layout: PixelLayout) -> bytes:
-    frame = _narrow(words, layout)  # JPEG-LS knows no sign
-    options = _options(layout) | {
-        "bits_allocated": frame.itemsize * 8,
-        "pixel_representation": 0,
-        "number_of_frames": 1,
-    }
-    coded = get_encoder(JPEGLSLossless).encode(frame, encoding_plugin="pyjpegls", **options)
-    return bytes(coded)
-
-
-def _jpeg_2000(words: NDArray[Any], layout: PixelLayout) -> bytes:
+def _jpeg_2000(samples: NDArray[Any], form: Codestream) -> bytes:
     return bytes(
         imagecodecs.jpeg2k_encode(
-            _narrow(words, layout, layout.signed),
+            samples,
             level=0,
             reversible=True,
             codecformat="j2k",
-            bitspersample=layout.bits_stored,
-            mct=layout.photometric == "YBR_RCT",
+            bitspersample=form.precision,
+            mct=form.mixes_colours,
         )
     )
 
 
-def _htj2k(words: NDArray[Any], layout: PixelLayout) -> bytes:
-    frame = _narrow(words, layout, layout.signed)
-    rct = layout.photometric == "YBR_RCT" if layout.samples == 3 else None
-    return bytes(imagecodecs.htj2k_encode(frame, reversible=True, rgb=rct))
-
-
-def _jpeg_lossless(words: NDArray[Any], layout: PixelLayout) -> bytes:
-    colours = "rgb" if layout.samples == 3 else None
-    return bytes(
-        imagecodecs.jpeg8_encode(
-            _narrow(words, layout),
-            lossless=True,
-            predictor=1,  # the one that "Selection Value 1" allows
-            bitspersample=layout.bits_stored,
-            colorspace=colours,
-            outcolorspace=colours,
+def _htj2k(samples: NDArray[Any], form: Codestream) -> bytes:
+    """The encoder knows whole bytes alone, so others go in as it would shift them itself."""
+    colours = form.mixes_colours if samples.ndim == 3 else None
+    whole_bytes = form.precision == samples.itemsize * 8
+    if not (whole_bytes or form.signed):
+        samples = (samples.astype(np.int64) - (1 << (form.precision - 1))).astype(
+            f"i{samples.itemsize}"
         )
+    frame = bytes(imagecodecs.htj2k_encode(samples, reversible=True, rgb=colours, tlm=True))
+    return with_precision(frame, form.precision, form.signed)
+
+
+def _jpeg_lossless(samples: NDArray[Any], form: Codestream) -> bytes:
+    colours = "rgb" if samples.ndim == 3 else None  # taken as they are
+    coded = imagecodecs.jpeg8_encode(
+        samples,
+        lossless=True,
+        predictor=1,  # the one that "Selection Value 1" allows
+        bitspersample=form.precision,
+        colorspace=colours,
+        outcolorspace=colours,
     )
+    return bytes(coded)
 
 
-def _jpeg_2000_is_reversible(frame: bytes) -> bool:
-    """Whether the main header's COD chooses the 5-3 transform (ISO/IEC 15444-1 A.6.1)."""
-    start = frame.index(b"\xff\x4f\xff\x51")
-    position = start + 2
-    while frame[position : position + 2] != b"\xff\x52":
-        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
-        if frame[position : position + 1] != b"\xff":
-            return False
-    return frame[position + 13] == 1
-
-
-def _jpeg_ls_is_lossless(frame: bytes) -> bool:
-    """Whether NEAR is 0 in the scan header (ISO/IEC 14495-1 C.2.3)."""
-    scan = frame.index(b"\xff\xda")
-    components = frame[scan + 4]
-    return frame[scan + 5 + 2 * components] == 0
-
-
-_Encoder = Callable[[NDArray[Any], PixelLayout], bytes]
+_Encoder = Callable[[NDArray[Any], Codestream], bytes]
+"""From one frame's samples, in the form of the source's frame."""
 _ENCODERS: dict[UID, _Encoder] = {
-    RLELossless: _rle,
     JPEGLSLossless: _jpeg_ls,
     JPEGLSNearLossless: _jpeg_ls,
     JPEG2000Lossless: _jpeg_2000,
     JPEG2000: _jpeg_2000,
     HTJ2KLossless: _htj2k,
+    HTJ2KLosslessRPCL: _htj2k,  # RPCL is what the encoder writes
     HTJ2K: _htj2k,
     JPEGLossless: _jpeg_lossless,
     JPEGLosslessSV1: _jpeg_lossless,
 }
-_MAY_BE_LOSSLESS: dict[UID, Callable[[bytes], bool]] = {
-    JPEG2000: _jpeg_2000_is_reversible,
-    HTJ2K: _jpeg_2000_is_reversible,
-    JPEGLSNearLossless: _jpeg_ls_is_lossless,
-}
+_LOSSLESS = (RLELossless, *_ENCODERS)
+_MAY_BE_LOSSLESS = (JPEG2000, HTJ2K, JPEGLSNearLossless)
 _LIBJPEG_TURBO = (
     JPEGLossless,
     JPEGLosslessSV1,

@@ -22,6 +22,7 @@ from pydicom.uid import (
 )
 
 from medshield.errors import RefusedFile
+from medshield.formats.base import MOST_STORED_BYTES, refuse_too_large
 from medshield.formats.dicom_elements import (
     META_GROUP,
     PIXEL_TAGS,
@@ -66,6 +67,8 @@ class DicomFile:
         meta: the elements of the file meta information.
         elements: the data set's elements at the top level.
         holders: those that hold another image's pixels inside.
+        checksummed: its deflated data set ends with the CRC and the size that gzip adds and
+            DICOM does not ask for.
     """
 
     raw: bytes
@@ -75,6 +78,7 @@ class DicomFile:
     meta: tuple[Element, ...]
     elements: tuple[Element, ...]
     holders: tuple[Element, ...]
+    checksummed: bool = False
 
     @classmethod
     def parse(cls, raw: bytes) -> DicomFile:
@@ -91,12 +95,13 @@ class DicomFile:
         meta = read_file_meta(raw)
         syntax = _transfer_syntax(raw, meta)
         start = meta[-1].end
-        content = raw
+        content, checksummed = raw, False
         if syntax == DeflatedExplicitVRLittleEndian:
-            content = raw[:start] + _inflated(raw[start:])
+            dataset, checksummed = _inflated(raw[start:])
+            content = raw[:start] + dataset
         encoding = Encoding(syntax == ImplicitVRLittleEndian, syntax == ExplicitVRBigEndian)
         elements, holders = read_tree(content, start, encoding)
-        return cls(raw, content, syntax, encoding, meta, elements, holders)
+        return cls(raw, content, syntax, encoding, meta, elements, holders, checksummed)
 
     @property
     def pixels(self) -> Element | None:
@@ -147,7 +152,7 @@ class DicomFile:
         """Changed content as the file stores it: deflated from the data set's start, or as is."""
         if self.syntax != DeflatedExplicitVRLittleEndian:
             return content
-        return content[:start] + _deflated(content[start:])
+        return content[:start] + _deflated(content[start:], self.checksummed)
 
     def with_group_lengths(self, changes: Mapping[int, bytes]) -> dict[int, bytes]:
         """`changes`, with the Group Length (gggg,0000) of every group that they make longer.
@@ -227,6 +232,26 @@ def encapsulated(frames: list[bytes], like: bytes) -> bytes:
     return encapsulate(frames, fragments_per_frame=1, has_bot=has_table) + _SEQUENCE_END
 
 
+def extended_offsets(value: bytes) -> dict[int, bytes]:
+    """The Extended Offset Table and its Lengths for an encapsulated value field (PS3.3 C.7.6.3).
+
+    Returns:
+        By tag, the value fields; fragments are taken for frames, as the tables ask for.
+    """
+    offsets: list[int] = []
+    lengths: list[int] = []
+    first = position = 8 + int.from_bytes(value[4:8], "little")
+    while position < len(value) - len(_SEQUENCE_END):
+        length = int.from_bytes(value[position + 4 : position + 8], "little")
+        offsets.append(position - first)
+        lengths.append(length)
+        position += 8 + length
+    return {
+        tag: struct.pack(f"<{len(numbers)}Q", *numbers)
+        for tag, numbers in zip(sorted(EXTENDED_OFFSET_TABLES), (offsets, lengths), strict=True)
+    }
+
+
 def fragments(value: bytes) -> bytes:
     """An encapsulated value field without its Sequence Delimitation Item."""
     return value[: -len(_SEQUENCE_END)]
@@ -249,23 +274,37 @@ def _added_to(content: bytes, element: Element, more: int, big_endian: bool) -> 
     return content[element.start : element.value] + struct.pack(order, (length + more) % 2**32)
 
 
-def _inflated(data: bytes) -> bytes:
-    """The data set of Deflated Explicit VR Little Endian: raw deflate, padded (PS3.5 A.5)."""
+def _inflated(data: bytes) -> tuple[bytes, bool]:
+    """The data set of Deflated Explicit VR Little Endian: raw deflate, padded (PS3.5 A.5).
+
+    Returns:
+        The data set, and whether gzip's checksum stands behind it.
+    """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        content = inflater.decompress(data)
+        content = inflater.decompress(data, MOST_STORED_BYTES)
     except zlib.error as error:
         raise RefusedFile("its deflated data set is damaged; get it whole") from error
+    if inflater.unconsumed_tail:
+        refuse_too_large(MOST_STORED_BYTES + 1)
     rest = inflater.unused_data
-    if not inflater.eof or rest.strip(b"\0"):
+    checksummed = rest[:8] == _checksum(content)
+    if not inflater.eof or rest[8 if checksummed else 0 :].strip(b"\0"):
         raise RefusedFile(
             f"its deflated data set is truncated or followed by {len(rest)} bytes, where at most "
             "one 0 is expected; rewrite it, for example with dcmconv"
         )
-    return content
+    return content, checksummed
 
 
-def _deflated(content: bytes) -> bytes:
+def _checksum(content: bytes) -> bytes:
+    """What gzip puts behind deflated data (RFC 1952 2.3.1)."""
+    return struct.pack("<II", zlib.crc32(content), len(content) % 2**32)
+
+
+def _deflated(content: bytes, checksummed: bool) -> bytes:
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     data = deflater.compress(content) + deflater.flush()
+    if checksummed:
+        data += _checksum(content)
     return data + b"\0" * (len(data) % 2)

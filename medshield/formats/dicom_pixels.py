@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medshield.errors import RefusedFile
+from medshield.formats.base import refuse_too_large
 from medshield.formats.dicom_elements import DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA, Element
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+PALETTE = "PALETTE COLOR"
+YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class PixelLayout:
     by_plane: bool
     floating: bool
     photometric: str
+    shares_chroma: bool = False
+    """Two pixels share their chroma samples: Y1 Y2 Cb Cr (PS3.3 C.7.6.3.1.2)."""
 
     @classmethod
     def of(cls, header: Any, pixels: Element) -> PixelLayout:
@@ -45,6 +51,7 @@ class PixelLayout:
         floating = pixels.tag != PIXEL_DATA
         bits_allocated = _integer(header, "BitsAllocated")
         samples = _integer(header, "SamplesPerPixel")
+        photometric = str(header.get("PhotometricInterpretation", ""))
         layout = cls(
             frames=int(header.get("NumberOfFrames") or 1),
             rows=_integer(header, "Rows"),
@@ -55,7 +62,8 @@ class PixelLayout:
             signed=floating or _integer(header, "PixelRepresentation") == 1,
             by_plane=samples > 1 and bool(header.get("PlanarConfiguration")),
             floating=floating,
-            photometric=str(header.get("PhotometricInterpretation", "")),
+            photometric=photometric,
+            shares_chroma=photometric == "YBR_FULL_422" and not pixels.undefined,
         )
         layout._check(pixels, _integer(header, "HighBit") if not floating else bits_allocated - 1)
         return layout
@@ -76,11 +84,22 @@ class PixelLayout:
             )
         if min(self.shape) < 1:
             raise RefusedFile("its rows, columns or frames are 0, so there is no image in it")
-        expected = 1 if self.photometric in MONOCHROME else 3
+        refuse_too_large(math.prod(self.shape) * self.bits_allocated // 8)
+        expected = 1 if self.photometric in (*MONOCHROME, PALETTE) else 3
         if self.samples != expected:
             raise RefusedFile(
                 f"{self.samples} samples a pixel don't fit the photometric interpretation "
                 f"({expected} expected); correct the header"
+            )
+        if self.photometric in YBR_FULL and (self.bits_allocated, self.bits_stored) != (8, 8):
+            raise RefusedFile(
+                f"its {self.photometric} samples have {self.bits_stored} bits, and only those of "
+                "8 bits are shown alike everywhere; convert it to RGB first"
+            )
+        if self.shares_chroma and (self.by_plane or self.columns % 2):
+            raise RefusedFile(
+                "it is uncoded YBR_FULL_422 by plane or with an odd number of columns, which the "
+                "standard does not know; convert it to RGB first"
             )
 
     @property
@@ -160,7 +179,10 @@ class NativeForm:
 
     @property
     def _size(self) -> int:
-        return int(np.prod(self.layout.shape)) * self.layout.bits_allocated // 8
+        samples = math.prod(self.layout.shape)
+        if self.layout.shares_chroma:
+            samples = samples * 2 // 3
+        return samples * self.layout.bits_allocated // 8
 
     def words(self, value: bytes) -> NDArray[Any]:
         """The words of a value field, shaped (frames, rows, columns, samples).
@@ -177,7 +199,10 @@ class NativeForm:
         data = _pairs_swapped(value) if self.swapped else value
         flat = np.frombuffer(data[:size], self._disk_type)
         frames, rows, columns, samples = self.layout.shape
-        if self.layout.by_plane:
+        if self.layout.shares_chroma:
+            pairs = flat.reshape(frames, rows, columns // 2, 4)
+            shaped = pairs[..., [0, 2, 3, 1, 2, 3]].reshape(self.layout.shape)
+        elif self.layout.by_plane:
             shaped = flat.reshape(frames, samples, rows, columns).transpose(0, 2, 3, 1)
         else:
             shaped = flat.reshape(self.layout.shape)
@@ -185,7 +210,11 @@ class NativeForm:
 
     def value(self, words: NDArray[Any], before: bytes) -> bytes:
         """The value field with these words; what follows the samples is kept from `before`."""
-        ordered = words.transpose(0, 3, 1, 2) if self.layout.by_plane else words
+        ordered = words
+        if self.layout.shares_chroma:
+            ordered = words.reshape(-1, 6)[:, [0, 3, 1, 2]]
+        elif self.layout.by_plane:
+            ordered = words.transpose(0, 3, 1, 2)
         data = np.ascontiguousarray(ordered, self._disk_type).tobytes()
         rest = (_pairs_swapped(before) if self.swapped else before)[len(data) :]
         return _pairs_swapped(data + rest) if self.swapped else data + rest

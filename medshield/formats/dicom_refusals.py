@@ -9,9 +9,9 @@ from pydicom.uid import UID, RTDoseStorage, SegmentationStorage
 
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats import dicom_codecs
-from medshield.formats.dicom_container import EXTENDED_OFFSET_TABLES, NATIVE, DicomFile
+from medshield.formats.dicom_container import NATIVE, DicomFile, extended_offsets
 from medshield.formats.dicom_elements import PIXEL_TAGS, PREAMBLE_END, Element, named
-from medshield.formats.dicom_pixels import MONOCHROME
+from medshield.formats.dicom_pixels import MONOCHROME, PALETTE, YBR_FULL
 
 # Objects with Pixel Data that are no images: masks and doses computed from them.
 _DERIVED_OBJECTS = {
@@ -24,8 +24,6 @@ _DERIVED_OBJECTS = {
 _UNSUPPORTED_COLOURS = frozenset(
     {
         "PALETTE COLOR",
-        "YBR_FULL",
-        "YBR_FULL_422",
         "YBR_PARTIAL_420",
         "YBR_PARTIAL_422",
         "YBR_ICT",
@@ -92,7 +90,6 @@ def refuse_what_would_break(file: DicomFile, pixels: Element) -> None:
     Raises:
         RefusedFile: offsets that are not kept up, or a coding that is unknown.
     """
-    tags = {element.tag for element in file.elements}
     native = file.syntax in NATIVE
     if not native and not dicom_codecs.is_supported(file.syntax):
         known = file.syntax.name != file.syntax
@@ -105,29 +102,30 @@ def refuse_what_would_break(file: DicomFile, pixels: Element) -> None:
             "its pixels are coded and its transfer syntax says they are not, or the other way "
             "round; correct the transfer syntax"
         )
-    if not native and tags & EXTENDED_OFFSET_TABLES:
-        raise RefusedFile(
-            f"{named(min(tags & EXTENDED_OFFSET_TABLES))} says where its coded frames start, and "
-            "new frames start elsewhere; write it with a Basic Offset Table instead"
-        )
+    if not native:
+        for tag, offsets in extended_offsets(pixels.value_of(file.content)).items():
+            if file.value(tag) not in (None, offsets):
+                raise RefusedFile(
+                    f"{named(tag)} does not say where its coded frames are, so readers take "
+                    "different bytes for a frame; remove it, or correct it"
+                )
 
 
 def refuse_colours(syntax: UID, photometric: str, lossy: bool) -> None:
-    """Refuse colours that are not RGB: to convert them moves them by rounding alone.
+    """Refuse colours that readers show differently, or that the transfer syntax does not have.
 
     Args:
         syntax: the transfer syntax; the JPEG 2000 family gives back RGB for YBR_RCT exactly.
         photometric: Photometric Interpretation.
-        lossy: the file will be released as what it decodes to, which is RGB.
+        lossy: the file will be released as what it decodes to, which is grey or RGB.
 
     Raises:
         RefusedFile: any other colours.
     """
-    allowed = [*MONOCHROME, "RGB"]
+    allowed = [*MONOCHROME, "RGB", *YBR_FULL]
     if syntax in dicom_codecs.JPEG_2000_FAMILY:
         allowed.append("YBR_RCT")
-    if lossy:
-        allowed += ["YBR_FULL", "YBR_FULL_422", "YBR_ICT"]
+    allowed.append("YBR_ICT" if lossy else PALETTE)
     if photometric not in allowed:
         found = photometric if photometric in _UNSUPPORTED_COLOURS else "missing or unknown"
         raise RefusedFile(

@@ -1,6 +1,5 @@
 """The laws of the DICOM codec: identity, exact pixels, nothing but pixels; and what it refuses."""
 
-import io
 import subprocess
 import sys
 from fractions import Fraction
@@ -11,19 +10,15 @@ import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels.encoders.base import get_encoder
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     JPEG2000,
     UID,
-    CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -39,134 +34,30 @@ from pydicom.uid import (
 from medshield.errors import InputError, MedshieldError, NotAnImage, RefusedFile
 from medshield.formats.base import IntensityRange
 from medshield.formats.dicom import DicomCodec, read_tag
+from tests.dicom_files import (
+    COLOUR,
+    GREY,
+    PATIENT,
+    TWELVE,
+    around_pixels,
+    by_pydicom,
+    coded,
+    header,
+    j2k,
+    jpeg_baseline,
+    jpeg_lossless,
+    moved,
+    native,
+    saved,
+    smooth,
+)
 
 CODEC = DicomCodec()
-PATIENT = "SECRET-PATIENT-77"
-GREY, COLOUR = (1, 21, 18, 1), (1, 21, 18, 3)
 fast = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def smooth(shape, bits=12, signed=False):
-    """Values that fill most of their range, some next to each other."""
-    frames, height, width, channels = shape
-    frame, y, x, channel = np.ogrid[:frames, :height, :width, :channels]
-    values = (y * 37 + x * 11 + frame * 5 + channel * 3) % (1 << bits)
-    size = 1 if bits <= 8 else 2 if bits <= 16 else 4
-    if signed:
-        return (values - (1 << (bits - 1))).astype(f"i{size}")
-    return values.astype(f"u{size}")
-
-
-def header(values, bits=None, **elements):
-    """A data set with everything but Pixel Data, some of it unusual."""
-    frames, height, width, channels = values.shape
-    dataset = Dataset()
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    dataset.SOPClassUID = CTImageStorage
-    dataset.SOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
-    dataset.Modality = "CT"
-    dataset.PatientName = "Müller^Ångström"
-    dataset.PatientID = PATIENT
-    private = dataset.private_block(0x0009, "MEDSHIELD TEST", create=True)
-    private.add_new(0x01, "UN", b"\xca\xfe\xba\xbe")
-    private.add_new(0x02, "OB", b"\xfe\xff\x00\xe0not a sequence")
-    inner = Dataset()
-    inner.ReferencedSOPInstanceUID = "1.2.3.4"
-    dataset.ReferencedImageSequence = Sequence([inner, Dataset()])
-    dataset.ReferencedImageSequence.is_undefined_length = True
-    dataset.SamplesPerPixel = channels
-    dataset.PhotometricInterpretation = "RGB" if channels == 3 else "MONOCHROME2"
-    if channels == 3:
-        dataset.PlanarConfiguration = 0
-    if frames > 1:
-        dataset.NumberOfFrames = frames
-    dataset.Rows, dataset.Columns = height, width
-    dataset.BitsAllocated = values.dtype.itemsize * 8
-    dataset.BitsStored = bits or dataset.BitsAllocated
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = int(values.dtype.kind == "i")
-    dataset.DataSetTrailingPadding = b"\0" * 6
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
-def saved(path, dataset, syntax=ExplicitVRLittleEndian):
-    """Write a data set with a preamble that is not all zeros."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = syntax
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.8.498.1"
-    meta.ImplementationClassUID = "1.2.826.0.1.3680043.8.498.2"
-    meta.PrivateInformationCreatorUID = "1.2.826.0.1.3680043.8.498.3"
-    meta.PrivateInformation = b"\x01\x02"
-    dataset.file_meta = meta
-    dataset.preamble = bytes(range(128))
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def native(path, values, syntax=ExplicitVRLittleEndian, vr=None, extra=b"", **elements):
-    dataset = header(values, **elements)
-    ordered = values.transpose(0, 3, 1, 2) if elements.get("PlanarConfiguration") else values
-    big = syntax == ExplicitVRBigEndian
-    data = ordered.astype(values.dtype.newbyteorder(">" if big else "<")).tobytes() + extra
-    data += b"\0" * (len(data) % 2)
-    vr = vr or ("OB" if values.dtype.itemsize == 1 else "OW")
-    if big and vr == "OW" and values.dtype.itemsize == 1:
-        data = np.frombuffer(data, "u2").byteswap().tobytes()
-    dataset.add_new("PixelData", vr, data)
-    return saved(path, dataset, syntax)
-
-
-def coded(path, values, syntax, encode, table=False, bits=None, **elements):
-    dataset = header(values, bits, **elements)
-    frames = [bytes(encode(frame[..., 0] if frame.shape[-1] == 1 else frame)) for frame in values]
-    dataset.PixelData = encapsulate(frames, has_bot=table)
-    dataset["PixelData"].is_undefined_length = True
-    return saved(path, dataset, syntax)
-
-
-def by_pydicom(syntax, bits, **options):
-    def encode(frame):
-        return get_encoder(syntax).encode(
-            frame,
-            rows=frame.shape[0],
-            columns=frame.shape[1],
-            samples_per_pixel=1 if frame.ndim == 2 else 3,
-            number_of_frames=1,
-            bits_allocated=frame.itemsize * 8,
-            bits_stored=bits,
-            pixel_representation=int(frame.dtype.kind == "i"),
-            photometric_interpretation="MONOCHROME2" if frame.ndim == 2 else "RGB",
-            planar_configuration=0,
-            **options,
-        )
-
-    return encode
-
-
-def j2k(**options):
-    return lambda frame: imagecodecs.jpeg2k_encode(frame, codecformat="j2k", **options)
-
-
-def jpeg_lossless(frame):
-    colours = "rgb" if frame.ndim == 3 else None
-    return imagecodecs.jpeg8_encode(
-        frame, lossless=True, predictor=1, colorspace=colours, outcolorspace=colours
-    )
-
-
-def jpeg_baseline(frame):
-    stream = io.BytesIO()
-    Image.fromarray(frame).save(stream, "JPEG", quality=90, subsampling=0)
-    return stream.getvalue()
-
-
-TWELVE = {"bits": 12}
 RCT = {"PhotometricInterpretation": "YBR_RCT"}
 LOSSLESS = {
     "signed 12 in 16 with padding": lambda p: native(
@@ -273,41 +164,9 @@ LOSSY = {
 }
 
 
-def full_range(image):
-    """A range with every value in it, as wide as 1000 grey levels at least."""
-    values = image.stored * image.slope + image.intercept
-    values = values[np.isfinite(values)]
-    low, high = float(values.min()), float(values.max())
-    return IntensityRange(low, max(high, low + 1000), "test")
-
-
-def moved(image, steps):
-    """Every movable value up or down by `steps` stored units, through the interface."""
-    intensity = full_range(image)
-    epsilon = Fraction(steps) * abs(Fraction(image.slope)) / Fraction(intensity.width)
-    frames, height, width, _ = image.stored.shape
-    shape = (frames, image.colour_channels, height, width)
-    signs = np.random.default_rng(1).choice([-1.0, 1.0], shape)
-    return image.moved(signs * float(epsilon), intensity, epsilon)
-
-
-def written(path, image, stored):
-    notes = CODEC.write(image, stored, path, 3.0)
+def written(path, image, stored, radius=3):
+    notes = CODEC.write(image, stored, path, float(radius))
     return CODEC.decode(path), notes
-
-
-def around_pixels(path):
-    """What stands before the value of Pixel Data, and what stands behind, as pydicom finds it."""
-    raw = path.read_bytes()
-    with path.open("rb") as file:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True)
-        start = file.tell()
-    pixels = pydicom.dcmread(path).get_item("PixelData")
-    length = len(pixels.value)
-    implicit = dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
-    value = start + (8 if implicit or pixels.VR == "UT" else 12)
-    coded_end = 8 if dataset.file_meta.TransferSyntaxUID.is_encapsulated else 0
-    return raw[:value], raw[value + length + coded_end :]
 
 
 @pytest.mark.parametrize("form", LOSSLESS)
@@ -609,9 +468,54 @@ def test_functional_groups(tmp_path):
     image = CODEC.decode(enhanced(tmp_path / "same", frame, frame))
     assert (image.slope, image.intercept) == (2.0, -5.0)
     assert image.declared == ((-160.0, 240.0), (-5.0, 5.0))
-    other = functional(PixelValueTransformationSequence=scale | {"RescaleSlope": 3})
-    with pytest.raises(RefusedFile, match="different Rescale Slopes"):
-        CODEC.decode(enhanced(tmp_path / "different", frame, other))
+
+
+def test_frames_with_slopes_of_their_own(tmp_path):
+    """Each frame moves by its own radius (PS3.3 C.7.6.16.2.9)."""
+    scales = ({"RescaleSlope": slope, "RescaleIntercept": -5} for slope in (2, 0.5))
+    frames = [functional(PixelValueTransformationSequence=scale) for scale in scales]
+    source = enhanced(tmp_path / "source", *frames)
+    image = CODEC.decode(source)
+    assert image.slope.ravel().tolist() == [2, 0.5]
+    assert image.intercept.ravel().tolist() == [-5, -5]
+    intensity = IntensityRange(-5000.0, 9000.0, "test")
+    delta = np.full((2, 1, 6, 5), 20 / intensity.width)
+    wanted = image.moved(delta, intensity, Fraction(20, 14000))
+    again, _ = written(tmp_path / "target", image, wanted)
+    step = pydicom.dcmread(tmp_path / "target").pixel_array.astype(int)
+    step -= pydicom.dcmread(source).pixel_array
+    assert np.unique(step[0]).tolist() == [10]
+    assert step[1].max() == 40
+    assert np.array_equal(again.stored, wanted)
+
+
+@pytest.mark.parametrize(
+    ("whole", "first", "second", "reason"),
+    [
+        ({"RescaleSlope": 1, "RescaleIntercept": 0}, 2, 3, "than the whole image"),
+        ({"RescaleSlope": 1, "RescaleIntercept": 0}, 2, 2, "than the whole image"),
+        ({}, 2, 0, "Rescale Slope is 0"),
+        ({}, 2, None, None),
+    ],
+)
+def test_slopes_that_contradict_each_other(whole, first, second, reason, tmp_path):
+    frames = [
+        functional(PixelValueTransformationSequence={"RescaleSlope": slope, "RescaleIntercept": 0})
+        if slope is not None
+        else Dataset()
+        for slope in (first, second)
+    ]
+    source = native(
+        tmp_path / "source",
+        smooth((2, 6, 5, 1)),
+        **whole,
+        PerFrameFunctionalGroupsSequence=Sequence(frames),
+    )
+    if reason is None:
+        assert CODEC.decode(source).slope == 2
+        return
+    with pytest.raises(RefusedFile, match=reason):
+        CODEC.decode(source)
 
 
 def picture():
@@ -628,12 +532,9 @@ def hidden_deeper():
 
 SIGNATURE = Sequence([Dataset()])
 REFUSED = {
-    "its photometric interpretation is PALETTE COLOR": {
-        "PhotometricInterpretation": "PALETTE COLOR"
-    },
+    "its photometric interpretation is ARGB": {"PhotometricInterpretation": "ARGB"},
     "missing or unknown": {"PhotometricInterpretation": "SOME SECRET"},
     "Rescale Slope is 0": {"RescaleSlope": 0, "RescaleIntercept": 1},
-    "Modality LUT Sequence": {"ModalityLUTSequence": SIGNATURE},
     r"\(0008,1140\) Referenced Image Sequence holds": {"ReferencedImageSequence": picture()},
     r"\(0008,1115\) Referenced Series Sequence holds": {
         "ReferencedSeriesSequence": hidden_deeper()
@@ -664,11 +565,9 @@ def test_more_that_is_refused_by_name(tmp_path):
     raw = source.read_bytes()
     rle = LOSSLESS["RLE"](tmp_path / "rle").read_bytes()
     deflated = LOSSLESS["deflated"](tmp_path / "deflated").read_bytes()
-    colour = native(tmp_path / "ybr", smooth(COLOUR, 8), PhotometricInterpretation="YBR_FULL")
-    offsets = header(smooth(GREY), ExtendedOffsetTable=b"\0" * 8)
+    offsets = header(smooth(GREY), ExtendedOffsetTable=b"\1" * 8)
     offsets.PixelData = encapsulate([by_pydicom(RLELossless, 16)(smooth(GREY)[0, ..., 0])])
     offsets["PixelData"].is_undefined_length = True
-    unused = smooth(GREY) | np.uint16(0x8000)
     explicit, video = b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.4.102\0"
     cases = {
         "no preamble": raw[132:],
@@ -683,29 +582,29 @@ def test_more_that_is_refused_by_name(tmp_path):
         "its pixels are coded": rle.replace(b"1.2.840.10008.1.2.5\0", explicit),
         "TIFF": b"II*\0\x90\x01\0\0" + raw[8:],
         "no value representation": raw.replace(b"\x28\0\x10\0US", b"\x28\0\x10\0\0\0"),
-        "YBR_FULL": colour.read_bytes(),
-        "Extended Offset Table": saved(tmp_path / "eot", offsets, RLELossless).read_bytes(),
-        "unused bits": coded(
-            tmp_path / "unused", unused, JPEGLSLossless, by_pydicom(JPEGLSLossless, 16), **TWELVE
+        "Extended Offset Table does not say": saved(
+            tmp_path / "eot", offsets, RLELossless
         ).read_bytes(),
-        "no encoder of RLE Lossless takes": coded(
-            tmp_path / "32", smooth(GREY, 24), RLELossless, lambda frame: bytes(64)
+        "no encoder of JPEG 2000": coded(
+            tmp_path / "32",
+            smooth(GREY, 26),
+            JPEG2000Lossless,
+            j2k(reversible=True, bitspersample=26),
+        ).read_bytes(),
+        "a coded frame has 18 columns, 21 rows": coded(
+            tmp_path / "size", smooth(GREY), JPEGLSLossless, by_pydicom(JPEGLSLossless, 16), Rows=20
+        ).read_bytes(),
+        "does not start with the headers": coded(
+            tmp_path / "no headers", smooth(GREY), JPEGLSLossless, lambda _: b"\0" * 80
+        ).read_bytes(),
+        "its header declares": native(
+            tmp_path / "bomb", smooth(GREY), Rows=65535, Columns=65535
         ).read_bytes(),
         r"can't be decoded \(ValueError\)": native(
             tmp_path / "slope", smooth(GREY), RescaleSlope="1.5"
         )
         .read_bytes()
         .replace(b"DS\4\x001.5 ", b"DS\4\0oops"),
-        "HTJ2K encoder writes samples of 16 bits": coded(
-            tmp_path / "ht",
-            smooth(GREY),
-            HTJ2KLossless,
-            lambda frame: imagecodecs.htj2k_encode(frame, reversible=True),
-            **TWELVE,
-        ).read_bytes(),
-        "coded frames": LOSSLESS["JPEG lossless"](tmp_path / "jpeg")
-        .read_bytes()
-        .replace(b"\x28\0\x10\0US\x02\0\x15\0", b"\x28\0\x10\0US\x02\0\x14\0"),
     }
     for reason, data in cases.items():
         source.write_bytes(data)
@@ -769,19 +668,6 @@ def test_no_pixel_data_is_no_image(tmp_path):
     dataset.SourceImageSequence = picture()
     with pytest.raises(RefusedFile, match="Source Image Sequence"):
         CODEC.decode(saved(tmp_path / "report with a picture", dataset))
-
-
-def test_htj2k_of_whole_bytes(tmp_path):
-    values = smooth((1, 40, 50, 1), 8)
-    source = coded(
-        tmp_path / "source",
-        values,
-        HTJ2KLossless,
-        lambda frame: imagecodecs.htj2k_encode(frame, reversible=True),
-    )
-    image = CODEC.decode(source)
-    again, _ = written(tmp_path / "target", image, wanted := moved(image, 3))
-    assert np.array_equal(again.stored, wanted)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
@@ -882,19 +768,12 @@ def test_tag_of_another_file_is_none(tmp_path):
 
 # Real files: what is refused among them, and why.
 REFUSED_IN_PUBLIC = {
-    "US-YBR_FULL_422-EVRLE.dcm": "YBR_FULL_422",
-    "no-pixel-spacing.dcm": "PALETTE COLOR",
     "ExplVR_BigEndNoMeta.dcm": "no preamble",
     "ExplVR_LitEndNoMeta.dcm": "no preamble",
-    "JPEG2000-embedded-sequence-delimiter.dcm": "can't be decoded",
+    "JPEG2000-embedded-sequence-delimiter.dcm": "a coded frame has",
     "MR_truncated.dcm": "truncated",
     "SC_rgb_jpeg.dcm": "no value representation",
-    "SC_rgb_rle_32bit.dcm": "32 bits",
-    "SC_rgb_rle_32bit_2frame.dcm": "32 bits",
-    "SC_ybr_full_422_uncompressed.dcm": "YBR_FULL_422",
     "DICOMDIR-nooffset": "truncated",
-    "examples_palette.dcm": "PALETTE COLOR",
-    "image_dfl.dcm": "8 bytes",
     "meta_missing_tsyntax.dcm": "Transfer Syntax UID",
     "nested_priv_SQ.dcm": "photometric interpretation",
     "rtplan_truncated.dcm": "truncated",
@@ -918,6 +797,12 @@ def public_images(real_data):
             continue
 
 
+def some_steps(image):
+    """3 stored units, or as many that the entries of a 16-bit palette are within each other's."""
+    coarse = image.container.view is not None and image.stored.dtype == np.uint16
+    return 3 * 256 if coarse else 3
+
+
 @pytest.mark.real_data
 def test_public_files_are_exact_or_refused_by_name(real_data, tmp_path):
     refused, exact = {}, 0
@@ -928,15 +813,20 @@ def test_public_files_are_exact_or_refused_by_name(real_data, tmp_path):
             image = CODEC.decode(path)
             CODEC.write(image, image.stored, target, 0.0)
             assert target.read_bytes() == path.read_bytes(), path
-            again, notes = written(target, image, wanted := moved(image, 3))
+            radius = some_steps(image)
+            again, notes = written(target, image, wanted := moved(image, radius), radius)
         except NotAnImage:
             continue
         except RefusedFile as reason:
             refused[path.name] = str(reason)
             continue
-        if padding := image.container.padding:
-            wanted = np.where(padding.covers(wanted), image.stored, wanted)
-        assert np.array_equal(again.stored, wanted), path
+        if image.container.view is not None:
+            step = np.abs(again.stored.astype(int) - image.stored)
+            assert 0 < step.max() <= radius, path
+        else:
+            if padding := image.container.padding:
+                wanted = np.where(padding.covers(wanted), image.stored, wanted)
+            assert np.array_equal(again.stored, wanted), path
         noted = {line.split(":")[0] for line in notes}
         differing = {line.split(":")[0] for line in CODEC.differences(path, target)}
         assert differing <= noted, path
@@ -945,7 +835,7 @@ def test_public_files_are_exact_or_refused_by_name(real_data, tmp_path):
         sys.stdout.write(f"{name}: {reason}\n")
     assert refused.keys() == REFUSED_IN_PUBLIC.keys()
     assert all(REFUSED_IN_PUBLIC[name] in reason for name, reason in refused.items())
-    assert exact == 112
+    assert exact == 119
 
 
 def said_by(program, path, *options):
@@ -974,7 +864,8 @@ def test_dcmdump_and_dciodvfy_see_the_same_file(real_data, program, tmp_path):
             continue  # the programs take their time; one of each kind will do
         seen.add(form)
         target.unlink(missing_ok=True)
-        notes = CODEC.write(image, moved(image, 3), target, 3.0)
+        radius = some_steps(image)
+        notes = CODEC.write(image, moved(image, radius), target, float(radius))
         assert dumped(dcmdump, path, notes) == dumped(dcmdump, target, notes), path
         if image.details["transfer syntax"].startswith("Deflated"):
             continue  # dciodvfy does not inflate
