@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 10
 MOST_CLASSES = 20
+MOST_RADII = 4
 
 
 def columns(rows: list[list[str]]) -> str:
@@ -73,12 +74,28 @@ def scan_text(found: Scan) -> str:
 
 
 def _radii(found: Scan) -> list[tuple[str, str]]:
-    """How far a stored value of each kind may move."""
-    radii = Counter((file.kind, file.epsilon_stored) for file in found.files if file.epsilon_stored)
+    """How far a stored value of each kind may move; slopes make several radii of one range."""
+    radii: dict[str, Counter[float]] = {}
+    for file in found.files:
+        if file.epsilon_stored:
+            radii.setdefault(file.kind, Counter())[file.epsilon_stored] += 1
     return [
-        ("radius", f"{kind}: {radius:.6g} stored units ({number} files)")
-        for (kind, radius), number in radii.most_common(MOST_NAMED)
+        ("radius", f"{kind}: {_each_radius(radii[kind])}") for kind in found.ranges if kind in radii
     ]
+
+
+def _each_radius(counts: Counter[float]) -> str:
+    """`12 stored units`, or `12 stored units in 40 files, 6 in 2`, or only the ends of many."""
+    if len(counts) > MOST_RADII:
+        files = counts.total()
+        return (
+            f"{min(counts):.6g} to {max(counts):.6g} stored units, by the slopes of {files} files"
+        )
+    (radius, number), *others = counts.most_common()
+    if not others:
+        return f"{radius:.6g} stored units"
+    rest = "".join(f", {radius:.6g} in {number}" for radius, number in others)
+    return f"{radius:.6g} stored units in {number} files{rest}"
 
 
 def _left_out(files: list[tuple[str, str, str]]) -> list[tuple[str, str]]:

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from medshield.dataset.samples import (
+    EIGHT_BITS,
+    PERCENTILES,
+    Glance,
+    Range,
+    Samples,
+    percentiles,
+    sample,
+    spread,
+)
 from medshield.errors import InputError, RefusedFile
 from medshield.formats import DecodedImage, IntensityRange
-from medshield.formats.base import PerFrame
 
-SAMPLES_A_FILE = 4096
-PERCENTILES = (0.5, 99.5)
 SCALE_GAP = 3.0
 FEWEST_OF_A_SCALE = 3
 """MR scanners, and the programs behind them, number the same signal from 0 to 100 or to 500,000.
 Files whose spreads lie more than a factor of three apart, with no file in between, are numbered
-on different scales; one range for all would drown the small ones. Two files do not make a scale."""
+on different scales; one range for all would drown the small ones. Two files do not make a scale:
+they are strays, whose values do not count where there are others to go by."""
+MOST_STRAYS = 1 / 3
+"""As a share of a kind's files; where there are more, the files have no scales but many sizes."""
 WIDEST_SPREAD = 10.0
 """Windows that differ more than this in width say how to look at one image, not what the
 numbers mean (MR, PET): then the whole data set's percentiles are the fairer range."""
+WIDEST_WINDOW, NARROWEST_WINDOW = 10.0, 1 / 200
+"""A window's width in spreads of the values. What is wider (0 to 65535 around 12 bits) would let
+noise drown the picture; what is narrower (a threshold) shows nothing but black and white. A CT
+window for strokes, 40 HU wide, is a fiftieth of the spread from air to bone."""
+
+MOST_WITHOUT_WINDOW = 0.1
+"""As a share of a kind's files: so few take the window of the others, which the numbers mean the
+same in. One slice without a window must not make the noise of ten thousand others larger."""
+
+Files = Mapping[str, Glance]
 
 
-def parse_intensity(text: str) -> str | tuple[float, float]:
+def parse_intensity(text: str) -> str | Range:
     """Read `--intensity`: auto, window, stored, or LOW,HIGH in real-world units.
 
     Raises:
@@ -47,68 +63,12 @@ def parse_intensity(text: str) -> str | tuple[float, float]:
     return low, high
 
 
-@dataclass
-class KindSurvey:
-    """What is known of all files of one kind once each was seen."""
-
-    declared: Counter[tuple[float, float]] = field(default_factory=Counter)
-    samples: list[NDArray[Any]] = field(default_factory=list)
-    undeclared: int = 0
-    stored: tuple[float, float] = (float("inf"), float("-inf"))
-
-    def merge(self, other: KindSurvey) -> None:
-        """Take over what another survey saw."""
-        self.declared += other.declared
-        self.samples += other.samples
-        self.undeclared += other.undeclared
-        low, high = other.stored
-        self.stored = (min(self.stored[0], low), max(self.stored[1], high))
-
-    def add(self, image: DecodedImage) -> None:
-        """Take note of one image: its narrowest declared range and a sample of its values."""
-        if image.declared:
-            self.declared[min(image.declared, key=lambda pair: pair[1] - pair[0])] += 1
-        else:
-            self.undeclared += 1
-        self.samples.append(_sample(image))
-        if image.is_integer:
-            info = np.iinfo(image.stored.dtype)
-            ends = [
-                np.asarray(image.slope * min(max(limit, info.min), info.max) + image.intercept)
-                for limit in (image.lowest, image.highest)
-            ]
-            low, high = float(min(end.min() for end in ends)), float(max(end.max() for end in ends))
-            self.stored = (min(self.stored[0], low), max(self.stored[1], high))
-
-
-def _sample(image: DecodedImage) -> NDArray[np.float64]:
-    """Some of the values that may move, in real-world units, evenly spread over the image."""
-    colours = image.stored[..., : image.colour_channels]
-    values = colours.reshape(-1)
-    places: NDArray[np.integer[Any]] | None = None
-    if image.frozen is not None:
-        frozen = np.broadcast_to(image.frozen, image.stored.shape)
-        places = np.flatnonzero(~frozen[..., : image.colour_channels])
-    number = values.size if places is None else places.size
-    chosen = np.arange(0, number, max(1, number // SAMPLES_A_FILE))
-    places = chosen if places is None else places[chosen]
-    some = values[places].astype(np.float64)
-    frames = places // max(1, math.prod(colours.shape[1:]))
-    real = some * _of_frames(image.slope, frames) + _of_frames(image.intercept, frames)
-    return real[np.isfinite(real)]
-
-
-def _of_frames(scaling: PerFrame, frames: NDArray[np.integer[Any]]) -> PerFrame:
-    """The slopes or intercepts of some frames, or the one of all."""
-    return scaling.reshape(-1)[frames] if isinstance(scaling, np.ndarray) else scaling
-
-
-def range_name(kind: str, spread: float, ranges: Mapping[str, IntensityRange]) -> str:
+def range_name(kind: str, width: float, ranges: Mapping[str, IntensityRange]) -> str:
     """Which of the declared ranges an image has: its kind's, or that of its kind and scale.
 
     Args:
         kind: of the decoded image.
-        spread: as `spread_of` gives it.
+        width: spread of its values, as `spread_of` gives it.
         ranges: by name.
 
     Raises:
@@ -119,7 +79,7 @@ def range_name(kind: str, spread: float, ranges: Mapping[str, IntensityRange]) -
         raise RefusedFile(f"no intensity range is declared for {kind} files")
     if len(names) == 1:
         return names[0]
-    return min(names, key=lambda name: abs(math.log(ranges[name].width / max(spread, 1e-300))))
+    return min(names, key=lambda name: abs(math.log(ranges[name].width / max(width, 1e-300))))
 
 
 def range_of(image: DecodedImage, ranges: Mapping[str, IntensityRange]) -> IntensityRange:
@@ -129,19 +89,15 @@ def range_of(image: DecodedImage, ranges: Mapping[str, IntensityRange]) -> Inten
 
 def spread_of(image: DecodedImage) -> float:
     """Between the percentiles of the values that may move, in real-world units."""
-    return _spread(_sample(image))
+    return spread(sample(image))
 
 
-def _spread(values: NDArray[np.float64]) -> float:
-    low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 0.0)
-    return float(high - low)
-
-
-def choose(surveys: Iterable[tuple[str, KindSurvey]], wanted: str) -> dict[str, IntensityRange]:
+def choose(files: Files, samples: Samples, wanted: str) -> dict[str, IntensityRange]:
     """One range for each kind of file, or for each scale of a kind without declared ranges.
 
     Args:
-        surveys: kind and what is known of it.
+        files: by path, all that share ranges.
+        samples: of their values.
         wanted: the text of `--intensity`.
 
     Raises:
@@ -149,77 +105,189 @@ def choose(surveys: Iterable[tuple[str, KindSurvey]], wanted: str) -> dict[str, 
             constant.
     """
     parsed = parse_intensity(wanted)
+    kinds: dict[str, dict[str, Glance]] = defaultdict(dict)
+    for path, seen in files.items():
+        kinds[seen.kind][path] = seen
     ranges: dict[str, IntensityRange] = {}
-    for kind, survey in surveys:
-        declared = _declared(kind, survey, parsed)
-        ranges |= {kind: declared} if declared else _by_scale(kind, survey)
+    for kind in sorted(kinds):
+        ranges |= _of_kind(kind, kinds[kind], samples, parsed)
     return ranges
 
 
-def _declared(
-    kind: str, survey: KindSurvey, wanted: str | tuple[float, float]
-) -> IntensityRange | None:
+def _of_kind(
+    kind: str, files: Files, samples: Samples, wanted: str | Range
+) -> dict[str, IntensityRange]:
     if isinstance(wanted, tuple):
-        return IntensityRange(*wanted, reason="given with --intensity")
+        return {kind: IntensityRange(*wanted, reason="given with --intensity")}
     if wanted == "stored":
-        if survey.stored[0] >= survey.stored[1]:
-            raise InputError(f"--intensity stored: {kind} holds floats; give LOW,HIGH instead")
-        return IntensityRange(*survey.stored, reason="all values that the files can store")
-    narrowest = min(survey.declared, key=lambda pair: pair[1] - pair[0], default=None)
+        return {kind: _stored(kind, files)}
+    groups, strays = _scales(files)
+    windows = _windows(files, percentiles(*samples.pooled(_joined(groups))))
     if wanted == "window":
-        if narrowest is None:
+        if not windows.declaring:
             raise InputError(f"--intensity window: no {kind} file declares one; use auto")
-        return IntensityRange(*narrowest, reason=_window_reason(survey))
-    if narrowest is not None and not survey.undeclared and _agree(survey):
-        return IntensityRange(*narrowest, reason=_window_reason(survey))
-    return None
-
-
-def _by_scale(kind: str, survey: KindSurvey) -> dict[str, IntensityRange]:
-    """Percentiles over all files that are numbered on one scale."""
-    groups = _scales(survey.samples)
+        return {kind: windows.narrowest()}
+    if windows.agree:
+        return {kind: windows.narrowest()}
     names = [f"{kind}, scale {i} of {len(groups)}" for i in range(1, len(groups) + 1)]
+    because = f"; {windows.why_not()}{_left_out(strays)}"
+    alike = " whose values are alike in size" if len(groups) > 1 else ""
     return {
-        name: _percentiles(name, group, bool(survey.declared))
+        name: _by_percentiles(
+            name, group, samples, _share(len(group), len(files)) + alike + because
+        )
         for name, group in zip(names if len(groups) > 1 else [kind], groups, strict=True)
     }
 
 
-def _scales(samples: list[NDArray[np.float64]]) -> list[list[NDArray[np.float64]]]:
-    """Files in groups of like spread, from the narrowest to the widest."""
-    groups: list[list[NDArray[np.float64]]] = [[]]
-    last = 0.0
-    for values in sorted(samples, key=_spread):
-        spread = _spread(values)
-        if spread > SCALE_GAP * last > 0 and len(groups[-1]) >= FEWEST_OF_A_SCALE:
-            groups.append([])
-        groups[-1].append(values)
-        last = spread
-    if len(groups) > 1 and len(groups[-1]) < FEWEST_OF_A_SCALE:
-        few = groups.pop()
-        groups[-1] += few
-    return groups
-
-
-def _percentiles(name: str, samples: list[NDArray[np.float64]], windows: bool) -> IntensityRange:
-    values = np.concatenate(samples)
-    low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 0.0)
+def _stored(kind: str, files: Files) -> IntensityRange:
+    ends = [seen.stored for seen in files.values() if seen.stored]
+    low, high = (min(end[0] for end in ends), max(end[1] for end in ends)) if ends else (0, 0)
     if not low < high:
-        low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
+        raise InputError(f"--intensity stored: {kind} holds floats; give LOW,HIGH instead")
+    return IntensityRange(low, high, reason="all values that the files can store")
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """What the files of one kind declare.
+
+    Attributes:
+        files: how many there are.
+        declaring: how many of them declare a range.
+        by_format: how many of these by their format, not as a display window.
+        chosen: the narrowest fitting range of each file that has one.
+        declared: every range that is declared, once.
+    """
+
+    files: int
+    declaring: int
+    by_format: int
+    chosen: tuple[Range, ...]
+    declared: tuple[Range, ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether all files, or all but a few, have a range that fits, of like width."""
+        missing = self.files - len(self.chosen)
+        few = not self.by_format and missing <= MOST_WITHOUT_WINDOW * self.files
+        return (few or not missing) and self._ratio() <= WIDEST_SPREAD
+
+    def narrowest(self) -> IntensityRange:
+        """The narrowest range that fits, or that is declared at all, and why."""
+        low, high = min(self.chosen or self.declared, key=lambda pair: (pair[1] - pair[0], pair))
+        if self.by_format == self.declaring and (low, high) == EIGHT_BITS:
+            reason = f"8-bit values, in {_all(self.files)}"
+        elif self.by_format == self.declaring:
+            reason = f"all values of colours of this depth, in {_all(self.files)}"
+        elif len(self.declared) == 1:
+            reason = f"the display window of {_share(self.declaring, self.files)}"
+        else:
+            what = "ranges" if self.by_format else "display windows"
+            where = _share(self.declaring, self.files)
+            reason = f"the narrowest of {len(self.declared)} {what} in {where}"
+        return IntensityRange(low, high, reason)
+
+    def why_not(self) -> str:
+        """Why the files' own ranges are not taken, to end a sentence."""
+        if not self.declaring:
+            return "no file declares a range"
+        missing = self.files - self.declaring
+        if missing:
+            what = "range, as 8-bit files do" if self.by_format else "display window"
+            return f"{_count(missing)} of {self.files} declare{'s' * (missing == 1)} no {what}"
+        unfit = self.files - len(self.chosen)
+        if unfit:
+            return (
+                f"the display windows of {_count(unfit)} lie beside the values, or are much too "
+                "narrow or too wide for them"
+            )
+        return (
+            f"the widest display window is {self._ratio():.0f} times as wide as the narrowest, "
+            "too much to mean one range"
+        )
+
+    def _ratio(self) -> float:
+        widths = [high - low for low, high in self.chosen]
+        return max(widths) / min(widths)
+
+
+def _windows(files: Files, values: Range) -> _Windows:
+    """What the files declare, weighed against the range that their values fill."""
+    declaring = [seen for seen in files.values() if seen.declared]
+    fitting = [
+        next((pair for pair in seen.declared if seen.by_format or _fits(pair, values)), None)
+        for seen in declaring
+    ]
+    return _Windows(
+        files=len(files),
+        declaring=len(declaring),
+        by_format=sum(seen.by_format for seen in declaring),
+        chosen=tuple(pair for pair in fitting if pair),
+        declared=tuple({pair for seen in declaring for pair in seen.declared}),
+    )
+
+
+def _fits(window: Range, values: Range) -> bool:
+    """Whether a window shows something of the values, in neither a few shades nor two."""
+    width, span = window[1] - window[0], values[1] - values[0]
+    if span <= 0:
+        return True
+    overlaps = window[0] < values[1] and values[0] < window[1]
+    return overlaps and NARROWEST_WINDOW * span <= width <= WIDEST_WINDOW * span
+
+
+def _scales(files: Files) -> tuple[list[Files], int]:
+    """Files in groups of like spread, from the narrowest to the widest.
+
+    Returns:
+        The groups, and the number of strays, which are in none. Constant images are in none
+        either, unless all are constant.
+    """
+    varied = sorted((seen.spread, path) for path, seen in files.items() if seen.spread > 0)
+    groups: list[dict[str, Glance]] = []
+    last = 0.0
+    for width, path in varied:
+        if width > SCALE_GAP * last:
+            groups.append({})
+        groups[-1][path] = files[path]
+        last = width
+    scales = [group for group in groups if len(group) >= FEWEST_OF_A_SCALE]
+    strays = len(varied) - sum(map(len, scales))
+    if strays > MOST_STRAYS * len(varied):
+        scales, strays = [{path: files[path] for _, path in varied}], 0
+    return [*scales] or [files], strays
+
+
+def _joined(groups: Iterable[Files]) -> Files:
+    return {path: seen for group in groups for path, seen in group.items()}
+
+
+def _by_percentiles(name: str, files: Files, samples: Samples, over: str) -> IntensityRange:
+    values, weights = samples.pooled(files)
+    low, high = percentiles(values, weights)
+    if not low < high and len(values):
+        low, high = float(values.min()), float(values.max())
     if not low < high:
         raise InputError(f"{name}: every pixel has the same value; give --intensity LOW,HIGH")
-    reason = f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} over {len(samples)} files"
-    if windows:
-        reason += ", as their declared windows are missing or too far apart to mean one range"
-    return IntensityRange(float(low), float(high), reason)
+    reason = f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} over {over}"
+    return IntensityRange(low, high, reason)
 
 
-def _agree(survey: KindSurvey) -> bool:
-    widths = [high - low for low, high in survey.declared]
-    return max(widths) <= WIDEST_SPREAD * min(widths)
+def _share(some: int, files: int) -> str:
+    return _all(files) if some == files else f"{some} of {files} files"
 
 
-def _window_reason(survey: KindSurvey) -> str:
-    if len(survey.declared) == 1:
-        return f"declared by all {survey.declared.total()} files"
-    return f"the narrowest of {len(survey.declared)} ranges that the files declare"
+def _left_out(strays: int) -> str:
+    if not strays:
+        return ""
+    does = "is" if strays == 1 else "are"
+    return f"; {_count(strays)} {does} numbered on another scale and did not count"
+
+
+def _count(number: int) -> str:
+    return f"{number} file{'' if number == 1 else 's'}"
+
+
+def _all(number: int) -> str:
+    return "the one file" if number == 1 else f"all {number} files"

@@ -70,6 +70,12 @@ def words(name: str) -> list[str]:
     return [word.casefold() for word in re.split(r"[\W_]+", name) if word]
 
 
+def speaks_of_masks(path: str) -> bool:
+    """Whether a folder or the name of a file has a word for masks."""
+    parts = PurePosixPath(without_extension(path)).parts
+    return any(_has_word(part, MASK_WORDS) for part in parts)
+
+
 def find_masks(images: Sequence[str], chosen: str | None = None) -> MaskPairs:
     """Tell the masks among `images` and pair them.
 

@@ -15,14 +15,10 @@ from typing import Any
 import numpy as np
 
 from medshield.dataset.annotations import Annotation, AnnotationOptions, Annotations, annotate
-from medshield.dataset.intensity import (
-    KindSurvey,
-    choose,
-    parse_intensity,
-    range_name,
-    spread_of,
-)
+from medshield.dataset.intensity import choose, parse_intensity, range_name
 from medshield.dataset.mask_files import read_foreground
+from medshield.dataset.masks import speaks_of_masks
+from medshield.dataset.samples import Glance, Samples, Values, glance, sample
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import Codec, IntensityRange, recognise
 from medshield.formats.base import PerFrame, stored_radius
@@ -242,9 +238,12 @@ def scan(
         )
     codecs, plans = _recognised(source, found)
     looks: dict[str, _Look] = {}
+    samples = Samples()
     with ThreadPoolExecutor(workers) as pool:
-        for look in pool.map(lambda path: _look(source, path, codecs[path]), codecs):
+        for look, values in pool.map(lambda path: _look(source, path, codecs[path]), codecs):
             looks[look.plan.path] = look
+            if look.glance:
+                samples.add(look.plan.path, look.glance, values)
             progress(len(looks), len(codecs))
     plans |= {path: look.plan for path, look in looks.items()}
     images = [path for path, plan in plans.items() if plan.action in ("protect", "refuse")]
@@ -254,25 +253,19 @@ def scan(
     except InputError as error:
         problem = str(error)
     masks = {path: plans[path] for path in annotations.masks} if annotations else {}
-    surveys: dict[str, KindSurvey] = {}
     for path, mask in masks.items():
         plans[path] = SourceFile(path, "copy", MASK_REASON, mask.format)
     for path, look in looks.items():
         if look.labels and path not in masks:
             plans[path] = SourceFile(path, "copy", MASK_REASON, look.plan.format)
         elif look.plan.action == "protect" and path not in masks:
-            surveys.setdefault(look.plan.kind, KindSurvey()).merge(look.survey)
             plan = _annotated(look.plan, look.patient, annotations)
             plans[path] = _with_mask(source, plan, masks)
-    spreads = {path: look.spread for path, look in looks.items() if plans[path].kind}
+    glances = {path: look.glance for path, look in looks.items() if look.glance}
+    glances = {path: seen for path, seen in glances.items() if plans[path].kind}
     known = dict(known_ranges or {})
-    unknown = [
-        (kind, survey)
-        for kind, survey in sorted(surveys.items())
-        if kind not in {name.split(", scale ")[0] for name in known}
-    ]
-    ranges = known | choose(unknown, intensity)
-    files = [_with_range(plans[path], spreads, ranges) for path in found]
+    ranges = known | choose(_that_count(glances, plans, known), samples, intensity)
+    files = [_with_range(plans[path], glances, ranges) for path in found]
     used = {file.kind for file in files}
     ranges = {kind: ranges[kind] for kind in ranges if kind in used}
     if epsilon is not None:
@@ -304,10 +297,22 @@ class _Look:
     """What one decoding of a file told: its plan and, of an image to protect, the rest."""
 
     plan: SourceFile
-    survey: KindSurvey = field(default_factory=KindSurvey)
-    spread: float = 0.0
+    glance: Glance | None = None
     labels: bool = False
     patient: str | None = field(default=None, repr=False)
+
+
+def _that_count(
+    glances: Mapping[str, Glance],
+    plans: Mapping[str, SourceFile],
+    known: Mapping[str, IntensityRange],
+) -> dict[str, Glance]:
+    """The files that ranges are chosen by: those to protect, or all of a kind that has none."""
+    done = {name.split(", scale ")[0] for name in known}
+    wanted = {path: seen for path, seen in glances.items() if seen.kind not in done}
+    protect = {path for path in wanted if plans[path].action == "protect"}
+    kinds = {wanted[path].kind for path in protect}
+    return {p: seen for p, seen in wanted.items() if p in protect or seen.kind not in kinds}
 
 
 def _refuse_secrets(source: Path, paths: Mapping[str, str]) -> None:
@@ -361,15 +366,17 @@ def _plan_other(path: str, reason: str) -> SourceFile:
     return SourceFile(path, "omit", "of unknown kind", suffix.lstrip("."))
 
 
-def _look(source: Path, path: str, codec: Codec) -> _Look:
+def _look(source: Path, path: str, codec: Codec) -> tuple[_Look, Values]:
+    """What a file is, and some of its values if it is an image."""
+    none: Values = np.empty(0)
     try:
         image = codec.decode(source / path)
     except NotAnImage as found:
-        return _Look(SourceFile(path, "copy", str(found), codec.name))
+        return _Look(SourceFile(path, "copy", str(found), codec.name)), none
     except RefusedFile as found:
-        return _Look(SourceFile(path, "refuse", str(found), codec.name))
+        return _Look(SourceFile(path, "refuse", str(found), codec.name)), none
     except OSError as error:
-        return _Look(SourceFile(path, "refuse", unreadable(error), codec.name))
+        return _Look(SourceFile(path, "refuse", unreadable(error), codec.name)), none
     plan = SourceFile(
         path,
         "protect",
@@ -382,9 +389,9 @@ def _look(source: Path, path: str, codec: Codec) -> _Look:
         is_integer=image.is_integer,
         step=image.step,
     )
-    survey = KindSurvey()
-    survey.add(image)
-    return _Look(plan, survey, spread_of(image), image.labels, image.patient)
+    values = sample(image)
+    seen = glance(image, values, suspect=speaks_of_masks(path))
+    return _Look(plan, seen, image.labels, image.patient), values
 
 
 def _slopes(slope: PerFrame) -> tuple[float, float]:
@@ -427,12 +434,12 @@ def _annotated(
 
 
 def _with_range(
-    file: SourceFile, spreads: Mapping[str, float], ranges: Mapping[str, IntensityRange]
+    file: SourceFile, glances: Mapping[str, Glance], ranges: Mapping[str, IntensityRange]
 ) -> SourceFile:
     """The file with the name of its range as its kind."""
-    if file.path not in spreads:
+    if file.path not in glances:
         return file
-    return replace(file, kind=range_name(file.kind, spreads[file.path], ranges))
+    return replace(file, kind=range_name(file.kind, glances[file.path].spread, ranges))
 
 
 def _with_radius(
