@@ -70,19 +70,26 @@ def law(check):
     return test
 
 
+def beside(file, path):
+    """Where to write: a folder of its own that has the file's companions, too."""
+    target = file.put(path.parent / "written")
+    target.unlink()
+    return target
+
+
 def written(file, codec, path, image, random):
     """What a random change comes to: the change, the path and the decoded file.
 
     A quantiser may let no change through, which is refused; then there is nothing to look at.
     """
     change = laws.change_of(image, random, whole_range=not file.exact)
-    target = path.with_name(f"written-{path.name}")
+    target = beside(file, path)
     try:
         codec.write(image, change.stored, target, change.largest)
     except RefusedFile:
         assert not file.exact, "an exact coding refused a change"
         return None
-    return change, target, codec.decode(target)
+    return change, target, codec.read_back(image, target)
 
 
 def in_common(seen, stored):
@@ -119,9 +126,9 @@ def test_decoding_twice_gives_the_same(file, codec, path, image, random):
 
 @law
 def test_no_change_gives_the_same_file(file, codec, path, image, random):
-    target = path.with_name(f"written-{path.name}")
+    target = beside(file, path)
     notes = codec.write(image, image.stored.copy(), target, 8.0)
-    assert laws.same(codec.decode(target).stored, image.stored)
+    assert laws.same(codec.read_back(image, target).stored, image.stored)
     assert codec.differences(path, target) == []
     if file.same_bytes:
         assert target.read_bytes() == path.read_bytes()
@@ -162,7 +169,7 @@ def test_a_file_that_was_written_can_be_written_again(file, codec, path, image, 
     found = written(file, codec, path, image, random)
     if found:
         _, target, again = found
-        copy = path.with_name(f"copy-{path.name}")
+        copy = path.with_name(f"copy-{path.name}")  # of a pair, it has no header beside it
         codec.write(again, again.stored.copy(), copy, 8.0)
         assert copy.read_bytes() == target.read_bytes()
 

@@ -36,6 +36,7 @@ class Generated:
 
     def put(self, folder):
         """Write it, and what belongs to it, into a folder; returns the path."""
+        folder.mkdir(exist_ok=True)
         for name, content in self.companions.items():
             (folder / name).write_bytes(content)
         path = folder / self.name

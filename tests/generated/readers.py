@@ -28,7 +28,7 @@ def read(path):
             return _planes(_pillow(path))
         if name.endswith((".tif", ".tiff")):
             return _tiff(path)
-        if name.endswith((".nii", ".nii.gz", ".hdr", ".img")):
+        if name.endswith((".nii", ".nii.gz", ".img", ".img.gz")):
             return _nifti(path)
         return _dicom(path)
 
@@ -69,11 +69,11 @@ def _tiff(path):
 
 def _nifti(path):
     values = np.asarray(nibabel.load(path).dataobj.get_unscaled())
-    if values.dtype.names:  # RGB: a record of three bytes
-        values = np.stack([values[name] for name in values.dtype.names], -1)
-        return values.transpose(*range(values.ndim - 2, -1, -1), -1)
-    shape = (*values.shape, 1)[:2]
-    return values.reshape(-1, order="F").reshape(-1, shape[1], shape[0], 1)
+    width, height = (*values.shape, 1)[:2]
+    flat = values.reshape(-1, order="F")
+    if flat.dtype.names:  # colours are a record of three or four bytes
+        flat = np.stack([flat[name] for name in flat.dtype.names], -1)
+    return flat.reshape(-1, height, width, flat.shape[1] if flat.ndim > 1 else 1)
 
 
 def _dicom(path):

@@ -9,6 +9,7 @@ from tests.generated import dicom, nifti, png
 
 MANY = 60_000
 GIBIBYTE = 1 << 30
+PART = 1 << 26
 
 
 def bombs() -> Iterator[tuple[str, str, bytes]]:
@@ -18,8 +19,8 @@ def bombs() -> Iterator[tuple[str, str, bytes]]:
         "PNG that declares 60000 x 60000 RGBA",
         _png(MANY, MANY, zlib.compress(b"\0")),
     )
-    yield "inflates.png", "PNG of 8 x 8 whose stream inflates to 3 GiB", _png(8, 8, _zeros(3, 15))
-    text = png.chunk(b"zTXt", b"Comment\0\0" + _zeros(3, 15))
+    yield "inflates.png", "PNG of 8 x 8 whose stream inflates to 3 GiB", _png(8, 8, _zeros(3))
+    text = png.chunk(b"zTXt", b"Comment\0\0" + _zeros(3))
     yield (
         "text.png",
         "PNG whose zTXt inflates to 3 GiB",
@@ -37,33 +38,32 @@ def bombs() -> Iterator[tuple[str, str, bytes]]:
     )
     for name, syntax, value in _dicoms():
         yield f"{name}.dcm", f"DICOM of 65535 x 65535, {name}", _dicom(syntax, value)
-    deflater = zlib.compressobj(9, wbits=-15)
-    tail = dicom.Form().element(0x00280010, "US", b"\4\0")
-    body = deflater.compress(tail) + b"".join(
-        deflater.compress(bytes(1 << 20)) for _ in range(3 << 10)
-    )
-    yield (
-        "deflated.dcm",
-        "deflated DICOM that inflates to 3 GiB",
-        _meta(dicom.DEFLATED) + body + deflater.flush(),
-    )
+    body = _zeros(3, dicom.Form().short(0x00280010, 4))[2:-4]
+    yield "deflated.dcm", "deflated DICOM that inflates to 3 GiB", _meta(dicom.DEFLATED) + body
     yield "declared.jpg", "JPEG of 65535 x 65535", _jpeg(b"\xc0")
     yield "progressive.jpg", "progressive JPEG of 65535 x 65535", _jpeg(b"\xc2")
     yield "declared.tif", "TIFF of 2**32 - 1 pixels square", _tiff(2**32 - 1, 1)
-    yield "deflated.tif", "TIFF of 8 x 8 whose strip inflates to 3 GiB", _tiff(8, 8, _zeros(3, 15))
+    yield "deflated.tif", "TIFF of 8 x 8 whose strip inflates to 3 GiB", _tiff(8, 8, _zeros(3))
 
 
 def gzip_of(start: bytes) -> bytes:
     """`start` and 3 GiB of zeros."""
     first = gzip.compress(start, mtime=0)
-    member = gzip.compress(bytes(GIBIBYTE // 16), mtime=0)
-    return first + member * 48
+    member = gzip.compress(bytes(PART), mtime=0)
+    return first + member * (3 * GIBIBYTE // PART)
 
 
-def _zeros(gibibytes: int, wbits: int) -> bytes:
-    deflater = zlib.compressobj(9, wbits=wbits)
-    pieces = [deflater.compress(bytes(1 << 20)) for _ in range(gibibytes << 10)]
-    return b"".join(pieces) + deflater.flush()
+def _zeros(gibibytes: int, start: bytes = b"") -> bytes:
+    """A zlib stream of `start` and so many GiB of zeros; of one part, as often as needed."""
+    size = gibibytes * GIBIBYTE
+    deflater = zlib.compressobj(9, wbits=-15)
+    first = deflater.compress(start) + deflater.flush(zlib.Z_FULL_FLUSH)
+    part = deflater.compress(bytes(PART)) + deflater.flush(zlib.Z_FULL_FLUSH)
+    low = zlib.adler32(start)
+    # Zeros leave Adler-32's first sum as it is and add it to the second one each time.
+    high = ((low >> 16) + size * (low & 0xFFFF)) % 65521
+    whole = first + part * (size // PART) + deflater.flush()
+    return b"\x78\xda" + whole + struct.pack(">HH", high, low & 0xFFFF)
 
 
 def _png(width: int, height: int, stream: bytes, between: bytes = b"") -> bytes:
