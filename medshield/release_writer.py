@@ -24,7 +24,7 @@ from medshield.augmentation import resized
 from medshield.dataset import examples
 from medshield.dataset.scan import Scan, SourceFile, unreadable
 from medshield.errors import RefusedFile
-from medshield.formats import DecodedImage, codec_named
+from medshield.formats import DecodedImage, IntensityRange, codec_named
 from medshield.formats.base import PerFrame
 from medshield.generator import Generator
 from medshield.journal import Finished, Journal
@@ -167,6 +167,7 @@ class ReleaseWriter:
         notes = codec.write(image, stored, target, float(np.max(radius)))
         again = codec.read_back(image, target).stored
         furthest = _furthest(again, image.stored, radius)
+        _refuse_moved(again, image, intensity)
         clean, released, width = _comparable(image, again, intensity.width)
         record = Record(
             path=file.path,
@@ -251,3 +252,20 @@ def _furthest(written: NDArray[Any], original: NDArray[Any], radius: PerFrame) -
     if furthest == 0:
         raise RefusedFile(NOTHING_MOVED)
     return furthest
+
+
+def _refuse_moved(written: NDArray[Any], image: DecodedImage, intensity: IntensityRange) -> None:
+    """See to it that what has to stay is as it was.
+
+    A codec is not told the range, so where values are bound to others (by JPEG's quantiser, by a
+    palette), those outside a narrow range move with those inside.
+
+    Raises:
+        RefusedFile: a value moved that lies outside the range, or is frozen.
+    """
+    same = (written == image.stored) | (np.isnan(written) & np.isnan(image.stored))
+    if np.any(~same & image.fixed(intensity)):
+        raise RefusedFile(
+            "its coding (JPEG, or a palette) can't leave values outside the intensity range as "
+            "they are while others move; give the whole range, such as --intensity 0,255"
+        )

@@ -401,3 +401,13 @@ def test_an_rgb_file_whose_channels_are_equal_is_grey():
 def test_a_patient_is_not_shown():
     shown = repr(image(range(6), patient="DOE^JANE", container=b"DOE^JANE"))
     assert "DOE" not in shown
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_a_slope_that_is_next_to_nothing_gives_a_bound_that_is_next_to_endless(kind):
+    stored = np.full((1, 2, 2, 1), 3, kind)
+    image = DecodedImage(stored, "test", slope=5e-324, lowest=-32768, highest=32767)
+    intensity = IntensityRange(0, 100, "for the test")
+    assert image.epsilon_stored(intensity, Fraction(8, 255)) > 1e300
+    moved = image.moved(np.full((1, 1, 2, 2), 8 / 255), intensity, Fraction(8, 255))
+    assert np.isfinite(moved).all()

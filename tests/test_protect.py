@@ -521,3 +521,21 @@ def test_float_volumes_keep_their_undefined_values(tmp_path):
             nifti(source / name / f"{copy}.nii", values=values.astype(np.float32))
     release = protected(source, tmp_path / "out")
     assert medshield("check", release, "--source", source).code == 0
+
+
+def test_what_lies_outside_a_narrow_range_stays_or_the_file_is_refused(tmp_path):
+    source = in_classes(tmp_path / "in", (".png", ".jpg"), each=2)
+    out = tmp_path / "out"
+    run = medshield("protect", source, "-o", out, "--intensity", "100,150", *EIGHT)
+    assert run.code == 3
+    lines = manifest(out)
+    assert {line["status"] for path, line in lines.items() if path.endswith(".png")} == {
+        "protected"
+    }
+    for path, line in lines.items():
+        if path.endswith(".jpg"):
+            assert (line["status"], "outside the intensity range" in line["reason"]) == (
+                "refused",
+                True,
+            )
+    assert medshield("check", out, "--source", source).code == 0

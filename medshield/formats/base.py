@@ -8,6 +8,7 @@ outside the pixels stays as it was.
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -90,7 +91,10 @@ def stored_radius(
         slopes, places = np.unique(slope, return_inverse=True)
         each = [stored_radius(intensity, epsilon, float(one), is_integer) for one in slopes]
         return np.array(each)[places].reshape(slope.shape)
-    radius = epsilon * Fraction(intensity.width) / abs(Fraction(slope))
+    # A slope may be so small that the radius is larger than any float.
+    radius = min(
+        epsilon * Fraction(intensity.width) / abs(Fraction(slope)), Fraction(sys.float_info.max)
+    )
     return float(math.floor(radius)) if is_integer else float(radius)
 
 
@@ -172,6 +176,14 @@ class DecodedImage:
         values = self.stored.astype(np.float64) * self.slope + self.intercept
         return ~((values >= intensity.low) & (values <= intensity.high))
 
+    def fixed(self, intensity: IntensityRange) -> NDArray[np.bool_]:
+        """True where a value must stay as it is: outside the range, alpha, or frozen."""
+        fixed = self.outside(intensity)
+        fixed[..., self.colour_channels :] = True
+        if self.frozen is not None:
+            fixed |= np.broadcast_to(self.frozen, fixed.shape)
+        return fixed
+
     def moved(
         self, delta: NDArray[np.floating[Any]], intensity: IntensityRange, epsilon: Fraction
     ) -> NDArray[Any]:
@@ -204,9 +216,7 @@ class DecodedImage:
         values = colour.astype(np.float64)
         target = np.clip(values + step, np.minimum(low, values), np.maximum(high, values))
         # No step at all leaves the very bits, of a negative zero too.
-        fixed = self.outside(intensity)[..., : self.colour_channels] | (step == 0)
-        if self.frozen is not None:
-            fixed = fixed | np.broadcast_to(self.frozen, self.stored.shape)[..., : colour.shape[-1]]
+        fixed = self.fixed(intensity)[..., : self.colour_channels] | (step == 0)
         result = self.stored.copy()
         result[..., : self.colour_channels] = np.where(fixed, colour, target.astype(colour.dtype))
         if not self.is_integer:

@@ -93,10 +93,7 @@ def assert_keeps_the_bound(image: DecodedImage, change: Change, again: DecodedIm
     assert not (distance > change.radius).any(), (
         f"moved by {np.nanmax(distance)}, the bound is {np.max(change.radius)}"
     )
-    fixed = image.outside(change.intensity)
-    fixed[..., image.colour_channels :] = True
-    if image.frozen is not None:
-        fixed |= np.broadcast_to(image.frozen, fixed.shape)
+    fixed = image.fixed(change.intensity)
     assert same(image.stored[fixed], again.stored[fixed]), "a fixed value moved"
 
 
