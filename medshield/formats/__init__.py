@@ -8,9 +8,10 @@ from medshield.formats.base import Codec, DecodedImage, Handling, IntensityRange
 from medshield.formats.dicom import DicomCodec
 from medshield.formats.jpeg import JpegCodec
 from medshield.formats.nifti import NiftiCodec
+from medshield.formats.other_volumes import OTHER_VOLUMES
 from medshield.formats.png import PngCodec
 
-CODECS: tuple[Codec, ...] = (PngCodec(), JpegCodec(), DicomCodec(), NiftiCodec())
+CODECS: tuple[Codec, ...] = (PngCodec(), JpegCodec(), DicomCodec(), NiftiCodec(), *OTHER_VOLUMES)
 HEAD_BYTES = 512
 
 

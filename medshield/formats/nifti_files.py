@@ -58,12 +58,22 @@ def whole_header(head: bytes, path: Path) -> bytes:
 
 def header_beside(path: Path) -> Path | None:
     """The header file of the pair that this .img file belongs to, or None."""
-    for candidate in _header_names(path):
+    for candidate in header_names(path):
         if candidate.is_file():
             signature = find_signature(whole_header(_head(candidate), candidate))
             if signature and signature.paired:
                 return candidate
     return None
+
+
+def header_names(path: Path) -> Iterator[Path]:
+    """What the header file of an .img file may be called, compressed like it or not."""
+    found = re.fullmatch(r"(.*)\.(img|IMG)(\.gz|\.GZ)?", path.name, re.DOTALL)
+    if found:
+        stem, suffix, packed = found.groups()
+        name = f"{stem}.{'HDR' if suffix.isupper() else 'hdr'}"
+        yield path.with_name(name + (packed or ""))
+        yield path.with_name(name + ("" if packed else ".gz"))
 
 
 def read_file(path: Path, header: bytes | None = None) -> NiftiFile:
@@ -94,16 +104,6 @@ def read_file(path: Path, header: bytes | None = None) -> NiftiFile:
         )
     refuse_cifti(content[: layout.offset] if header is None else header, layout)
     return NiftiFile(source, content, envelope, header, layout)
-
-
-def _header_names(path: Path) -> Iterator[Path]:
-    """What the header file of an .img file may be called, compressed like it or not."""
-    found = re.fullmatch(r"(.*)\.(img|IMG)(\.gz|\.GZ)?", path.name, re.DOTALL)
-    if found:
-        stem, suffix, packed = found.groups()
-        name = f"{stem}.{'HDR' if suffix.isupper() else 'hdr'}"
-        yield path.with_name(name + (packed or ""))
-        yield path.with_name(name + ("" if packed else ".gz"))
 
 
 def _head(path: Path) -> bytes:
