@@ -18,6 +18,7 @@ from medshield.cli_options import (
     FOLDER,
     METHOD_NAMES,
     fitting,
+    handling_options,
     intensity_option,
     labelling,
     option,
@@ -25,6 +26,7 @@ from medshield.cli_options import (
     running,
     source_argument,
     talking,
+    uid_option,
 )
 from medshield.errors import InputError, MedshieldError
 from medshield.text import printable
@@ -82,6 +84,12 @@ def _annotation_options(values: dict[str, Any]) -> Any:
     )
 
 
+def _handling(values: dict[str, Any]) -> Any:
+    from medshield.formats import Handling
+
+    return Handling(values["icons"], values["drop_signatures"])
+
+
 def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
     click.echo(json.dumps(document, indent=1) if as_json else text)
 
@@ -91,6 +99,7 @@ def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
 @labelling
 @intensity_option
 @option("--eps", help="Also say each file's radius, and which are too coarse for it.")
+@handling_options
 @preview_option
 @running
 @talking
@@ -117,6 +126,7 @@ def scan(source: Path, **values: Any) -> int:
             _annotation_options(values),
             intensity=values["intensity"],
             epsilon=epsilon,
+            handling=_handling(values),
             workers=values["workers"],
             progress=update,
         )
@@ -153,6 +163,8 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         workers=values["workers"],
         resume=values.get("resume", False),
         effort=values["effort"],
+        handling=_handling(values),
+        uid=values.get("uid", "keep"),
     )
 
 
@@ -162,6 +174,8 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
 @fitting
 @option("--generator", type=FOLDER, help="Apply this fitted generator (see fit).")
 @labelling
+@uid_option
+@handling_options
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @option(
     "--resume",
@@ -204,6 +218,7 @@ def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> 
 @option("-o", "--output", type=FOLDER, required=True, help="The generator's folder.")
 @fitting
 @labelling
+@handling_options
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @running
 @talking

@@ -114,6 +114,23 @@ labelling = options(
     ),
     option("--allow-missing", is_flag=True, help="Go on without images or rows that don't match."),
 )
+handling_options = options(
+    option(
+        "--icons",
+        type=click.Choice(["regenerate", "remove", "refuse"]),
+        default="regenerate",
+        show_default=True,
+        help="What becomes of small copies of the clean picture that a file carries.",
+    ),
+    option("--drop-signatures", is_flag=True, help="Remove signatures that changes would break."),
+)
+uid_option = option(
+    "--uid",
+    type=click.Choice(["keep", "new"]),
+    default="keep",
+    show_default=True,
+    help="SOP Instance UIDs of DICOM files; new ones are the same wherever they are referenced.",
+)
 intensity_option = option(
     "--intensity",
     metavar="auto|window|stored|LOW,HIGH",

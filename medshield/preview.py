@@ -24,7 +24,7 @@ from medshield.dataset.intensity import range_of
 from medshield.dataset.scan import Scan, SourceFile
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import DecodedImage, IntensityRange, recognise
-from medshield.formats.base import PerFrame
+from medshield.formats.base import READ_ONLY, PerFrame
 from medshield.manifest import Record
 
 MOST_OF_A_SCAN, MOST_OF_A_CHECK = 24, 10
@@ -201,7 +201,7 @@ def _decoded(path: Path) -> DecodedImage | None:
     """The image, or None where it can't be read: `scan` and `check` have said why."""
     try:
         codec = recognise(path)
-        return codec.decode(path) if codec else None
+        return codec.decode(path, READ_ONLY) if codec else None
     except (RefusedFile, NotAnImage, OSError):
         return None
 

@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from medshield.dataset import examples
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.dataset.scan import Scan, SourceFile, scan
 from medshield.errors import InputError
+from medshield.formats.base import DEFAULT_HANDLING, Handling
 from medshield.generator import Generator, read_key
 from medshield.journal import JOURNAL, Finished
 from medshield.keys import Key
@@ -74,6 +75,8 @@ class ProtectConfig:
         workers: files read and written at a time.
         resume: go on where an interrupted run stopped.
         effort: multiplies the training steps of the method.
+        handling: what becomes of thumbnails and signatures.
+        uid: "keep" the SOP Instance UIDs of DICOM files, or "new" ones from the key.
     """
 
     source: Path
@@ -89,6 +92,8 @@ class ProtectConfig:
     workers: int = 2
     resume: bool = False
     effort: float = 1.0
+    handling: Handling = DEFAULT_HANDLING
+    uid: Literal["keep", "new"] = "keep"
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for `--resume`, and what `verify` needs to read the source."""
@@ -176,6 +181,7 @@ def _plan(config: ProtectConfig, generator: Generator | None) -> Scan:
             epsilon=epsilon,
             known_ranges=generator.ranges if generator else {},
             known_classes=known.task.classes if known else None,
+            handling=config.handling,
             workers=config.workers,
             progress=update,
         )
@@ -314,7 +320,10 @@ def _protect(
             for done in results:
                 finished[done.record.path] = done
                 update(len(finished), len(found.files))
-    return _finish(found, generator, places, [finished[name] for name in sorted(finished)])
+    handling = {"uid": config.uid, **asdict(config.handling)}
+    return _finish(
+        found, handling, generator, places, [finished[name] for name in sorted(finished)]
+    )
 
 
 def _run_key(config: ProtectConfig, places: Places) -> Key:
@@ -325,7 +334,13 @@ def _run_key(config: ProtectConfig, places: Places) -> Key:
     return read_key(path)
 
 
-def _finish(found: Scan, generator: Generator, places: Places, finished: list[Finished]) -> Outcome:
+def _finish(
+    found: Scan,
+    handling: dict[str, Any],
+    generator: Generator,
+    places: Places,
+    finished: list[Finished],
+) -> Outcome:
     """Write the papers, and give the release its name.
 
     Raises:
@@ -346,6 +361,7 @@ def _finish(found: Scan, generator: Generator, places: Places, finished: list[Fi
             kind: {"low": r.low, "high": r.high, "reason": r.reason}
             for kind, r in sorted(found.ranges.items())
         },
+        "handling": handling,
         "counts": dict(sorted(counts.items())),
         "versions": versions(),
     }

@@ -97,7 +97,7 @@ class ReleaseWriter:
     def _read(self, file: SourceFile) -> tuple[DecodedImage, Tensor] | str:
         """The image and its target, or why it is refused."""
         try:
-            image = examples.decoded(self._found.source / file.path)
+            image = examples.decoded(self._found.source / file.path, self._found.handling)
             size = self._generator.method.setting.size
             return image, examples.target_tensor(file, self._found, size)
         except RefusedFile as error:

@@ -26,6 +26,7 @@ from medshield.dataset.scan import Scan, scan
 from medshield.errors import InputError, RefusedFile
 from medshield.evidence import CellResult, Verdict, measure_leakage, summarise, worst
 from medshield.formats import IntensityRange
+from medshield.formats.base import READ_ONLY
 from medshield.keys import Key
 from medshield.manifest import Record, read_release
 from medshield.methods import METHODS, Setting
@@ -276,6 +277,7 @@ def _scan_source(config: VerifyConfig, private: Path, summary: dict[str, Any]) -
             replace(options, task=summary["task"]),
             epsilon=Fraction(summary["epsilon"]),
             known_ranges=ranges,
+            handling=READ_ONLY,
             workers=config.workers,
             progress=update,
         )

@@ -16,7 +16,7 @@ from medshield.dataset.intensity import range_of
 from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.scan import Scan, SourceFile, unreadable
 from medshield.errors import InputError, NotAnImage, RefusedFile
-from medshield.formats import DecodedImage, recognise
+from medshield.formats import DecodedImage, Handling, recognise
 from medshield.models import SIZE_STEP
 
 LARGEST_AUTO_SIZE = 64
@@ -95,8 +95,8 @@ def target_tensor(file: SourceFile, found: Scan, size: int) -> Tensor:
     return torch.tensor(annotation.label).expand(frames)
 
 
-def decoded(path: Path) -> DecodedImage:
-    """Read one image or mask.
+def decoded(path: Path, handling: Handling) -> DecodedImage:
+    """Read one image.
 
     Raises:
         RefusedFile: it can't be read, whatever the cause.
@@ -105,7 +105,7 @@ def decoded(path: Path) -> DecodedImage:
         codec = recognise(path)
         if codec is None:
             raise RefusedFile("of an unknown format")
-        return codec.decode(path)
+        return codec.decode(path, handling)
     except NotAnImage as error:
         raise RefusedFile(str(error)) from error
     except OSError as error:
@@ -159,7 +159,7 @@ def load(
     splits: list[str] = []
     for number, file in enumerate(files, 1):
         try:
-            image = decoded((root or found.source) / file.path)
+            image = decoded((root or found.source) / file.path, found.handling)
             target = target_tensor(file, found, size)
         except RefusedFile as error:
             if refused is None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats import recognise
+from medshield.formats.base import READ_ONLY
 
 BY_PILLOW = ("PNG", "JPEG", "GIF", "BMP", "TIFF")
 
@@ -28,7 +29,7 @@ def read_foreground(path: Path) -> NDArray[np.bool_]:
     try:
         if codec is None:
             raise RefusedFile("of an unknown format; save it as PNG or NIfTI")
-        image = codec.decode(path)
+        image = codec.decode(path, READ_ONLY)
     except (RefusedFile, NotAnImage) as refusal:
         return _by_pillow(path, str(refusal))
     if image.details.get("colour type") == "palette":  # decoded to colours, and classes are indices

@@ -21,7 +21,7 @@ from medshield.dataset.masks import speaks_of_masks
 from medshield.dataset.samples import Glance, Samples, Values, glance, sample
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import Codec, IntensityRange, recognise
-from medshield.formats.base import PerFrame, stored_radius
+from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom import read_tag
 from medshield.manifest import OWN_FILES
 
@@ -82,6 +82,7 @@ class Scan:
         annotations: labels or masks, or None where `problem` says why there are none.
         ranges: intensity range of each kind of image.
         problem: what keeps the folder from being protected; empty where nothing does.
+        handling: of thumbnails and signatures, with which its files were read.
     """
 
     source: Path
@@ -89,6 +90,7 @@ class Scan:
     annotations: Annotations | None
     ranges: dict[str, IntensityRange]
     problem: str = ""
+    handling: Handling = DEFAULT_HANDLING
 
     def with_action(self, action: str) -> list[SourceFile]:
         """The files of one plan."""
@@ -208,6 +210,7 @@ def scan(
     epsilon: Fraction | None = None,
     known_ranges: Mapping[str, IntensityRange] | None = None,
     known_classes: tuple[str, ...] | None = None,
+    handling: Handling = DEFAULT_HANDLING,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Scan:
@@ -220,6 +223,7 @@ def scan(
         epsilon: with it, files whose radius is below one stored unit are refused.
         known_ranges: ranges that an earlier run declared; they win over what is found here.
         known_classes: classes that an earlier run found; labels are numbered as they were there.
+        handling: what to do with thumbnails and signatures; what it does not cover is refused.
         workers: files decoded at a time.
         progress: told the number of images read and their total.
 
@@ -240,7 +244,9 @@ def scan(
     looks: dict[str, _Look] = {}
     samples = Samples()
     with ThreadPoolExecutor(workers) as pool:
-        for look, values in pool.map(lambda path: _look(source, path, codecs[path]), codecs):
+        for look, values in pool.map(
+            lambda path: _look(source, path, codecs[path], handling), codecs
+        ):
             looks[look.plan.path] = look
             if look.glance:
                 samples.add(look.plan.path, look.glance, values)
@@ -270,7 +276,7 @@ def scan(
     ranges = {kind: ranges[kind] for kind in ranges if kind in used}
     if epsilon is not None:
         files = [_with_radius(file, ranges, epsilon) for file in files]
-    return Scan(source, tuple(files), annotations, ranges, problem)
+    return Scan(source, tuple(files), annotations, ranges, problem, handling)
 
 
 def _recognised(
@@ -366,11 +372,11 @@ def _plan_other(path: str, reason: str) -> SourceFile:
     return SourceFile(path, "omit", "of unknown kind", suffix.lstrip("."))
 
 
-def _look(source: Path, path: str, codec: Codec) -> tuple[_Look, Values]:
+def _look(source: Path, path: str, codec: Codec, handling: Handling) -> tuple[_Look, Values]:
     """What a file is, and some of its values if it is an image."""
     none: Values = np.empty(0)
     try:
-        image = codec.decode(source / path)
+        image = codec.decode(source / path, handling)
     except NotAnImage as found:
         return _Look(SourceFile(path, "copy", str(found), codec.name)), none
     except RefusedFile as found:

@@ -54,6 +54,8 @@ class Handling:
 
 
 DEFAULT_HANDLING = Handling()
+READ_ONLY = Handling(icons="remove", drop_signatures=True)
+"""For whoever writes nothing: what a file carries beside its pixels does not matter then."""
 
 
 @dataclass(frozen=True)
