@@ -15,8 +15,8 @@ FLOORS = [
     # The ball, the key, the gradient loop, and what has no idea of images.
     {"__init__", "errors", "budget", "keys", "randomness", "projected_gradient"}
     | {"places", "private", "progress", "text", "versions"},
-    # Bytes to stored values and back.
-    {"formats"},
+    # Bytes to stored values and back; and a second reading, for `check`.
+    {"audit", "formats"},
     # What a folder holds, and measures.
     {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"},
     # The science.
@@ -31,7 +31,7 @@ FLOORS = [
 STARTS_WITHOUT_TORCH = [
     "import medshield",
     "import medshield.cli",
-    "import medshield.formats, medshield.dataset.scan, medshield.check",
+    "import medshield.formats, medshield.audit, medshield.dataset.scan, medshield.check",
     "import medshield.budget, medshield.keys, medshield.errors",
 ]
 
@@ -137,6 +137,14 @@ def test_the_ground_floor_stands_on_itself(module):
 
 def test_formats_know_nothing_but_errors_and_themselves():
     assert reached_from(below("formats")) == below("formats") | {"errors"}
+
+
+def test_what_writes_a_file_and_what_checks_it_share_no_code():
+    """A mistake in one must not hide in the other: ranges and errors are all that they share."""
+    shared = {"errors", "formats", "formats.base"}
+    assert reached_from(below("audit"), AT_RUN_TIME) <= below("audit") | {"errors"}
+    assert {o for m in below("audit") for o in IMPORTS[m]} <= below("audit") | shared
+    assert not {o for m in below("formats") for o in IMPORTS[m]} & below("audit")
 
 
 @pytest.mark.parametrize("package", ["dataset", "methods", "countermeasures"])

@@ -1,0 +1,217 @@
+"""What pydicom shows of a DICOM image, and what its header says of the values."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import imagecodecs
+import numpy as np
+from pydicom.encaps import generate_frames
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    UID,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+    RTDoseStorage,
+    SegmentationStorage,
+)
+
+from medshield.audit.base import AuditedImage
+from medshield.errors import NotAnImage, RefusedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+_NO_IMAGES = {
+    SegmentationStorage,
+    RTDoseStorage,
+    UID("1.2.840.10008.5.1.4.1.1.66.7"),  # label maps
+    UID("1.2.840.10008.5.1.4.1.1.66.8"),  # height maps
+}
+_PLUGINS = {
+    JPEGBaseline8Bit: "pillow",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    **dict.fromkeys((JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2K), "pylibjpeg"),
+}
+# The processes of libjpeg with 12 bits: extended, spectral selection, full progression.
+_TWELVE_BITS = tuple(UID(f"1.2.840.10008.1.2.4.{last}") for last in (51, 53, 55))
+# The defined terms of PS3.3 C.7.3.1.1.1 that stand in the name of a kind of images.
+_MODALITIES = (
+    "AR BDUS BI BMD CFM CR CT DG DMS DX ECHO ES FA GM HC IO IVOCT IVUS LS MG MR NM OAM OCT OP OPM "
+    "OPT OPTBSV OPTENF OPV OT PA POS PT PX RF RG RTIMAGE SM ST TG US VA VF XA XC"
+)
+
+
+def audited(dataset: Any) -> AuditedImage:
+    """The image of a data set that pydicom read.
+
+    Raises:
+        NotAnImage: an object of another kind.
+        RefusedFile: its pixels can't be decoded.
+    """
+    keyword = pixel_keyword(dataset)
+    if keyword is None or dataset.get("SOPClassUID") in _NO_IMAGES:
+        raise NotAnImage("it holds no image")
+    values = _displayed(dataset, keyword)
+    slope, intercept = _scaling(dataset, len(values))
+    floating = values.dtype.kind == "f"
+    padding = _padding(dataset, keyword)
+    return AuditedImage(
+        values=values,
+        kind=_kind(dataset, values),
+        slope=slope,
+        intercept=intercept,
+        colours=min(values.shape[-1], 3),
+        reserved=partial(_reserved, padding) if floating or padding else None,
+    )
+
+
+def pixel_keyword(dataset: Any) -> str | None:
+    """Which element holds the image, or None."""
+    names = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+    return next((name for name in names if name in dataset), None)
+
+
+def _displayed(dataset: Any, keyword: str) -> NDArray[Any]:
+    """(frames, rows, columns, samples): stored values, or RGB where it is in colour."""
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    samples = int(dataset.SamplesPerPixel)
+    shape = (frames, int(dataset.Rows), int(dataset.Columns), samples)
+    values = _decoded(dataset)
+    if keyword == "PixelData" and dataset.PhotometricInterpretation == "PALETTE COLOR":
+        values = apply_color_lut(values, dataset)
+        return values.reshape(*shape[:3], -1)
+    return values.reshape(shape)
+
+
+def _decoded(dataset: Any) -> NDArray[Any]:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    bits = int(dataset.get("BitsStored") or 8)
+    if syntax == RLELossless:
+        return _as_stored(dataset, [_rle(dataset, frame) for frame in coded_frames(dataset)])
+    if syntax in (JPEGLossless, JPEGLosslessSV1):
+        frames = [imagecodecs.ljpeg_decode(frame) for frame in coded_frames(dataset)]
+        return _as_stored(dataset, frames)
+    if syntax in _TWELVE_BITS and bits != 8:
+        frames = [imagecodecs.jpeg8_decode(frame) for frame in coded_frames(dataset)]
+        return _as_stored(dataset, frames)
+    plugin = "pillow" if syntax in _TWELVE_BITS else _PLUGINS.get(syntax, "")
+    values = pixel_array(dataset, decoding_plugin=plugin)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def coded_frames(dataset: Any) -> list[bytes]:
+    """The frames of encapsulated Pixel Data."""
+    number = int(dataset.get("NumberOfFrames") or 1)
+    tables = [dataset.get(f"ExtendedOffsetTable{name}") for name in ("", "Lengths")]
+    extended = None if None in tables else tuple(tables)
+    frames = list(
+        generate_frames(dataset.PixelData, number_of_frames=number, extended_offsets=extended)
+    )
+    if len(frames) != number:
+        raise RefusedFile(f"{len(frames)} coded frames where Number of Frames says {number}")
+    return frames
+
+
+def rle_words(dataset: Any) -> list[NDArray[Any]]:
+    """The words of run-length coded frames, with the bits above Bits Stored (PS3.5 G)."""
+    return [_rle(dataset, frame) for frame in coded_frames(dataset)]
+
+
+def _rle(dataset: Any, frame: bytes) -> NDArray[Any]:
+    """(rows, columns, samples); the samples come one plane after the other."""
+    word = np.dtype(f"<u{int(dataset.BitsAllocated) // 8}")
+    planes = np.frombuffer(imagecodecs.dicomrle_decode(frame, word), word)
+    shape = int(dataset.SamplesPerPixel), int(dataset.Rows), int(dataset.Columns)
+    return planes.reshape(shape).transpose(1, 2, 0)
+
+
+def _as_stored(dataset: Any, frames: list[NDArray[Any]]) -> NDArray[Any]:
+    """Samples as the header says to read them: the lowest Bits Stored bits, signed or not."""
+    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    words = np.stack(frames).astype(f"u{allocated // 8}")
+    kind = "i" if dataset.PixelRepresentation else "u"
+    values: NDArray[Any] = (words << (allocated - stored)).view(f"{kind}{allocated // 8}")
+    return values >> (allocated - stored)
+
+
+def _kind(dataset: Any, values: NDArray[Any]) -> str:
+    """As `medshield.json` names it: DICOM, the modality, and what sets its values apart."""
+    words = ["DICOM"]
+    modality = str(dataset.get("Modality", "")).strip()
+    if modality in _MODALITIES.split():
+        words.append(modality)
+    if values.shape[-1] >= 3:
+        words.append("colour")
+        bits = int(dataset.BitsStored) if int(dataset.SamplesPerPixel) == 3 else 8
+        if bits != 8:
+            words.append(f"{bits}-bit")
+    if values.dtype.kind == "f":
+        words.append("float")
+    return " ".join(words)
+
+
+def _scaling(dataset: Any, frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Slope and intercept, one for all frames or one a frame (PS3.3 C.11.1, C.7.6.16.2.9)."""
+    top = _pair(dataset) or (1.0, 0.0)
+    shared = next(_transformations(dataset.get("SharedFunctionalGroupsSequence")), None) or top
+    each = list(_transformations(dataset.get("PerFrameFunctionalGroupsSequence")))
+    pairs = [pair or shared for pair in each] if len(each) == frames else [shared]
+    if any(slope == 0 or not math.isfinite(slope) for slope, _ in pairs):
+        raise RefusedFile("a Rescale Slope is 0 or no number")
+    slopes, intercepts = (np.array(part) for part in zip(*pairs, strict=True))
+    return slopes, intercepts
+
+
+def _transformations(groups: Any) -> Iterator[tuple[float, float] | None]:
+    for group in groups or ():
+        found = group.get("PixelValueTransformationSequence")
+        yield _pair(found[0]) if found else None
+
+
+def _pair(dataset: Any) -> tuple[float, float] | None:
+    slope, intercept = (dataset.get(name) for name in ("RescaleSlope", "RescaleIntercept"))
+    if slope in (None, "") and intercept in (None, ""):
+        return None
+    return float(1 if slope in (None, "") else slope), float(intercept or 0)
+
+
+def _padding(dataset: Any, keyword: str) -> tuple[float, float] | None:
+    """The values that mean "no image here", both ends included (PS3.3 C.7.5.1.1.2)."""
+    prefix = keyword.removesuffix("PixelData")
+    value = dataset.get(f"{prefix}PixelPaddingValue")
+    if value in (None, ""):
+        return None
+    limit = dataset.get(f"{prefix}PixelPaddingRangeLimit")
+    ends = [value, value if limit in (None, "") else limit]
+    low, high = sorted(_signed(dataset, end) if keyword == "PixelData" else end for end in ends)
+    return float(low), float(high)
+
+
+def _signed(dataset: Any, value: int) -> int:
+    """A header's number by the bits it has: writers disagree whether it is signed."""
+    bits = int(dataset.BitsStored)
+    number = int(value) % (1 << bits)
+    return number - (1 << bits) if dataset.PixelRepresentation and number >> (bits - 1) else number
+
+
+def _reserved(padding: tuple[float, float] | None, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """True for padding, NaN and infinities."""
+    result = ~np.isfinite(values)
+    if padding is not None:
+        result |= (values >= padding[0]) & (values <= padding[1])
+    return np.asarray(result)

@@ -1,0 +1,224 @@
+"""NIfTI-1 and NIfTI-2: nibabel's voxels, and every byte around them compared."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import nibabel
+import numpy as np
+from nibabel.fileholders import FileHolder
+
+from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
+from medshield.errors import NotAnImage, RefusedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_GZIP = b"\x1f\x8b"
+_SIZES = {b"\x5c\x01\0\0": 348, b"\0\0\x01\x5c": 348, b"\x1c\x02\0\0": 540, b"\0\0\x02\x1c": 540}
+_BACKGROUND = 0.1  # of a volume that one value must fill to be its background
+# What the values are, by nifti1.h's NIFTI_INTENT_* codes: statistics, and vectors.
+_STATISTICS, _VECTORS = frozenset({*range(2, 25), 1001}), frozenset({1004, 1005, 1007})
+
+
+class _Volume(NamedTuple):
+    """A volume as nibabel opens it, and where its voxels lie in `content`."""
+
+    image: Any
+    content: bytes
+    start: int
+    end: int
+
+
+class NiftiAuditor:
+    """NIfTI files, single or in pairs, as nibabel reads them."""
+
+    name = "nifti"
+
+    def recognises(self, head: bytes, path: Path) -> bool:
+        """By the size of the header, which is its first number."""
+        if head.startswith(_GZIP):
+            try:
+                head = zlib.decompressobj(wbits=31).decompress(head, 540)
+            except zlib.error:
+                return False
+        if head[:4] not in _SIZES:
+            return _header_beside(path) is not None
+        magic = head[344:347] if _SIZES[head[:4]] == 348 else head[4:7]
+        return magic in (b"n+1", b"ni1", b"n+2", b"ni2")
+
+    def read(self, path: Path) -> AuditedImage:
+        """The voxels as stored, before they are scaled; see `Auditor.read`."""
+        volume = _opened(path)
+        try:
+            voxels = np.asanyarray(volume.image.dataobj.get_unscaled())
+        except Exception as error:  # a damaged file may raise anything
+            raise RefusedFile("no established reader decodes it") from error
+        values = _frames(voxels)
+        colour = values.shape[-1] > 1
+        proxy = volume.image.dataobj
+        return AuditedImage(
+            values=values,
+            kind=_kind(int(volume.image.header["intent_code"]), colour),
+            slope=np.array([1.0 if colour else float(proxy.slope)]),
+            intercept=np.array([0.0 if colour else float(proxy.inter)]),
+            colours=min(values.shape[-1], 3),
+            fixed=_black(values) if colour else None,
+            reserved=None if colour else partial(_reserved, _background(values)),
+        )
+
+    def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
+        """See `Auditor.differences`."""
+        raw, other = source.read_bytes(), released.read_bytes()
+        yield from _envelope(raw, other, allowed)
+        before, after = _opened(source), _opened(released)
+        names = before.image.header.template_dtype.fields
+        head = _SIZES.get(before.content[:4], 0)
+        position = first_difference(before.content[: before.start], after.content[: before.start])
+        if position is not None:
+            field = next((n for n, (d, at) in names.items() if 0 <= position - at < d.itemsize), "")
+            where = f"the header's {field}" if position < head else "the bytes before the voxels"
+            yield f"{byte(position)} in {where}"
+        if len(before.content) != len(after.content):
+            yield f"its length is {len(after.content):,} bytes, not {len(before.content):,}"
+        position = first_difference(before.content[before.end :], after.content[before.end :])
+        if position is not None:
+            yield f"{byte(before.end + position)}, behind the voxels"
+
+
+def _opened(path: Path) -> _Volume:
+    """Raises: RefusedFile, NotAnImage: nibabel can't open it, or it is the header of a pair."""
+    content = _inflated(path.read_bytes())
+    header = _header_beside(path)
+    try:
+        if header is not None:
+            head = _inflated(header.read_bytes())
+            kind: Any = nibabel.Nifti1Pair if _SIZES[head[:4]] == 348 else nibabel.Nifti2Pair
+            files = {"header": head, "image": content}
+            holders = {n: FileHolder(fileobj=BytesIO(part)) for n, part in files.items()}
+            image = kind.from_file_map(holders)
+        else:
+            single = content[344:346] == b"n+" or content[4:6] == b"n+"
+            if not single:
+                raise NotAnImage("the header of a pair; its voxels are in another file")
+            kind = nibabel.Nifti1Image if _SIZES[content[:4]] == 348 else nibabel.Nifti2Image
+            image = kind.from_bytes(content)
+    except NotAnImage:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise RefusedFile("no established reader decodes it") from error
+    start = int(image.dataobj.offset)
+    size = math.prod(image.shape) * image.get_data_dtype().itemsize
+    return _Volume(image, content, start, start + size)
+
+
+def _header_beside(path: Path) -> Path | None:
+    """The .hdr that an .img file belongs to, compressed like it or not; None without one."""
+    stem, dot, ending = path.name.rpartition(".img" if ".img" in path.name else ".IMG")
+    if not dot or ending.lower() not in ("", ".gz"):
+        return None
+    name = stem + {".img": ".hdr", ".IMG": ".HDR"}[dot]
+    for found in (path.with_name(name + end) for end in (ending, "", ".gz")):
+        if found.is_file():
+            head = _inflated(found.read_bytes())[:348]
+            return found if head[344:346] == b"ni" or head[4:6] == b"ni" else None
+    return None
+
+
+def _inflated(raw: bytes) -> bytes:
+    if not raw.startswith(_GZIP):
+        return raw
+    try:
+        return gzip.decompress(raw)
+    except (EOFError, OSError, zlib.error) as error:
+        raise RefusedFile("its gzip data is truncated or broken") from error
+
+
+def _envelope(raw: bytes, other: bytes, allowed: Allowed) -> Iterator[str]:
+    """The gzip headers (RFC 1952 2.3): what they say of times, names and systems stays."""
+    old, new = (data.startswith(_GZIP) for data in (raw, other))
+    if old != new:
+        yield f"{byte(0)}: one of the files is compressed, the other is not"
+    if not (old and new):
+        return
+    before, after = (list(_gzip_headers(data)) for data in (raw, other))
+    blocks = any(header[3] & 4 for _, header in before)  # extra fields say how long blocks are
+    if blocks and len(after) == 1 and any(note.startswith("gzip:") for note in allowed.notes):
+        return
+    if len(before) != len(after):
+        yield f"the number of its gzip members: {len(after)}, not {len(before)}"
+    for (_, one), (start, two) in zip(before, after, strict=False):
+        position = first_difference(one, two)
+        if position is not None:
+            yield f"{byte(start + position)} in a gzip header"
+
+
+def _gzip_headers(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Start and bytes of the header of each member, and what follows the last one."""
+    at = 0
+    while raw[at : at + 2] == _GZIP:
+        start, flags = at, raw[at + 3]
+        at += 10
+        if flags & 4:
+            at += 2 + int.from_bytes(raw[at : at + 2], "little")
+        for flag in (8, 16):
+            if flags & flag:
+                at = raw.index(b"\0", at) + 1
+        at += 2 if flags & 2 else 0
+        yield start, raw[start:at]
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflater.decompress(raw[at:])
+        at = len(raw) - len(inflater.unused_data) + 8
+    yield at, raw[at:].ljust(4, b"\0")
+
+
+def _frames(voxels: NDArray[Any]) -> NDArray[Any]:
+    """(frames, height, width, channels): x runs along a row, y down, all other axes are frames."""
+    if voxels.dtype.names:  # RGB and RGBA
+        voxels = np.stack([voxels[name] for name in voxels.dtype.names], -1)
+        channels = voxels.shape[-1]
+        moved = np.moveaxis(voxels, -1, 0).T
+        return moved.reshape(-1, *(*voxels.shape[:-1], 1)[1::-1], channels)
+    width, height = (*voxels.shape, 1)[:2]
+    values: NDArray[Any] = voxels.T.reshape(-1, height, width, 1)
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def _kind(intent: int, colour: bool) -> str:
+    """As `medshield.json` names it."""
+    if colour:
+        return "NIfTI colour"
+    if intent in _STATISTICS:
+        return "NIfTI statistic"
+    return "NIfTI vectors" if intent in _VECTORS else "NIfTI"
+
+
+def _background(values: NDArray[Any]) -> Any:
+    """The constant around the body, or None: the most frequent value, if it is the lowest or 0."""
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values.ravel()
+    if not finite.size:
+        return None
+    known, counts = np.unique(finite, return_counts=True)
+    most = known[counts.argmax()]
+    usual = most in (known[0], 0)
+    return most if usual and counts.max() >= _BACKGROUND * values.size else None
+
+
+def _reserved(background: Any, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """True for NaN, infinities and the background."""
+    result = ~np.isfinite(values)
+    return np.asarray(result if background is None else result | (values == background))
+
+
+def _black(values: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Which voxels of a colour volume are black, where they fill what counts as background."""
+    black = (values[..., :3] == 0).all(-1, keepdims=True)
+    return black if black.mean() >= _BACKGROUND else None
