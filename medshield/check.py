@@ -1,32 +1,34 @@
 """`medshield check`: is a release what its papers say, and is nothing but pixels different?
 
-Reads every file anew, with none of what protect knew: checksums, decoding, the bound, and every
-byte outside the pixels.
+Reads every file anew, with none of what protect knew and with other readers than those that wrote
+it (`medshield.audit`): checksums, decoding, the bound, and every byte outside the pixels.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medshield import manifest, progress
+from medshield.audit import Allowed, AuditedImage, Auditor, auditor_named, recognise
+from medshield.audit.bound import movement, spread
+from medshield.audit.uids import UidMap
 from medshield.budget import parse_epsilon
-from medshield.dataset.intensity import range_of
+from medshield.dataset.intensity import range_name
 from medshield.dataset.scan import MASK_REASON, walk
 from medshield.errors import InputError, NotAnImage, RefusedFile
-from medshield.formats import CODECS, Codec, DecodedImage, IntensityRange, recognise
-from medshield.formats.base import PerFrame
+from medshield.formats.base import IntensityRange
 from medshield.manifest import Papers, Record
 
-CODEC_OF_NAME = {codec.name: codec for codec in CODECS}
+_AHEAD = 8
+"""Files that wait for each worker: enough to keep it busy, few enough to keep memory flat."""
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,79 @@ def check(release: Path, source: Path | None = None, workers: int = 2) -> CheckR
     known, unclear = declared(papers)
     faults = [*papers.faults, *unclear, *_paper_faults(release, papers)]
     inspector = Inspector(release, source, known)
+    findings: list[Finding] = []
     with ThreadPoolExecutor(workers) as pool, progress.bar("checking") as update:
-        for number, found in enumerate(pool.map(inspector.faults, papers.records), 1):
-            faults += found
+        jobs = _in_turn(pool, inspector, papers.records, _AHEAD * workers)
+        for number, found in enumerate(jobs, 1):
+            faults += found.faults
+            findings.append(found.without_faults())
             update(number, len(papers.records))
+    faults += inspector.uids.faults()
+    faults += _clean_files(findings)
     counts = dict(sorted(Counter(record.status for record in papers.records).items()))
     return CheckResult(release, counts, source is not None, tuple(sorted(set(faults))))
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What was found out about one file.
+
+    Attributes:
+        record: its line in the manifest.
+        faults: (path, what is wrong).
+        original: checksum of the file of that name in the source, or None.
+    """
+
+    record: Record
+    faults: tuple[tuple[str, str], ...] = ()
+    original: str | None = None
+
+    def without_faults(self) -> Finding:
+        """What is needed once all files were read."""
+        return Finding(self.record, (), self.original)
+
+
+def _in_turn(
+    pool: ThreadPoolExecutor, inspector: Inspector, records: Sequence[Record], most: int
+) -> Iterator[Finding]:
+    """The findings in the records' order, with no more than `most` files waiting."""
+    waiting: deque[Future[Finding]] = deque()
+    for record in records:
+        waiting.append(pool.submit(inspector.inspect, record))
+        if len(waiting) > most:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _clean_files(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
+    """Files of the source that are in the release, under whatever name, and must not be.
+
+    A file that was copied may be there once more under another name that was copied, too.
+    """
+    copied = {found.original for found in findings if found.record.status == "copied"}
+    clean = {found.original: found.record.path for found in findings if found.original}
+    for found in findings:
+        digest = found.record.sha256
+        if digest not in clean or digest == found.original:
+            continue  # what is the clean file under its own name is seen by its pixels
+        if found.record.status != "copied" or digest not in copied:
+            yield found.record.path, f"byte for byte the clean file {clean[digest]} of the source"
+
+
+@dataclass(frozen=True)
 class Declared:
-    """What the summary declares: epsilon, and the intensity range of each kind of image."""
+    """What the summary declares.
+
+    Attributes:
+        epsilon: radius as a fraction of the intensity range.
+        ranges: the intensity range of each kind of image, by name.
+        handling: what was done with icons, signatures and UIDs.
+    """
 
     epsilon: Fraction
     ranges: dict[str, IntensityRange]
+    handling: dict[str, Any]
 
 
 def declared(papers: Papers) -> tuple[Declared | None, list[tuple[str, str]]]:
@@ -98,7 +159,8 @@ def declared(papers: Papers) -> tuple[Declared | None, list[tuple[str, str]]]:
             kind: IntensityRange(float(values["low"]), float(values["high"]), values["reason"])
             for kind, values in papers.summary["intensity"].items()
         }
-        return Declared(parse_epsilon(papers.summary["epsilon"]), ranges), []
+        handling = dict(papers.summary.get("handling") or {})
+        return Declared(parse_epsilon(papers.summary["epsilon"]), ranges, handling), []
     except (KeyError, TypeError, ValueError, AttributeError, InputError):
         return None, [(manifest.SUMMARY, "epsilon or the intensity ranges are missing or damaged")]
 
@@ -141,6 +203,9 @@ class Inspector:
         release: its folder.
         source: the clean images, if they are at hand.
         declared: by the summary, if it could be read.
+
+    Attributes:
+        uids: what the files inspected so far say of new UIDs.
     """
 
     def __init__(self, release: Path, source: Path | None, declared: Declared | None) -> None:
@@ -148,17 +213,26 @@ class Inspector:
         self._root = os.path.realpath(release)
         self._source = source
         self._declared = declared
+        self.uids = UidMap()
 
-    def faults(self, record: Record) -> list[tuple[str, str]]:
-        """(path, fault) for everything that is wrong with one file."""
+    def inspect(self, record: Record) -> Finding:
+        """Everything that is wrong with one file, and the checksum of its source."""
+        original = self._original(record)
+        digest = None
         try:
-            return [(record.path, fault) for fault in self._faults(record)]
+            digest = manifest.sha256(original) if original else None
+            faults = tuple((record.path, fault) for fault in self._faults(record, original, digest))
         except (RefusedFile, NotAnImage) as error:
-            return [(record.path, f"can't be read: {error}")]
+            faults = ((record.path, f"can't be read: {error}"),)
         except OSError as error:
-            return [(record.path, f"can't be read: {error.strerror}")]
+            faults = ((record.path, f"can't be read: {error.strerror}"),)
+        return Finding(record, faults, digest)
 
-    def _faults(self, record: Record) -> Iterator[str]:
+    def _original(self, record: Record) -> Path | None:
+        original = self._source / record.path if self._source and record.stays_inside else None
+        return original if original and original.is_file() else None
+
+    def _faults(self, record: Record, original: Path | None, digest: str | None) -> Iterator[str]:
         path = self._release / record.path
         if not record.stays_inside:
             yield "its path leads out of the release; it was not followed"
@@ -175,106 +249,92 @@ class Inspector:
             yield "its checksum differs from the manifest"
         elif path.stat().st_size != record.bytes:
             yield "its size differs from the manifest"
-        elif record.status == "copied":
-            yield from self._copied_faults(record, path)
-        else:
-            yield from self._protected_faults(record, path)
-
-    def _original(self, record: Record) -> Path | None:
-        original = self._source / record.path if self._source else None
-        return original if original and original.is_file() else None
-
-    def _copied_faults(self, record: Record, path: Path) -> Iterator[str]:
-        original = self._original(record)
-        if original and manifest.sha256(original) != record.sha256:
-            yield "copied, but not byte for byte"
         elif self._source and not original:
             yield "missing from the source, so it can't be compared"
-        if record.reason != MASK_REASON and _is_image(path):
+        elif record.status == "copied":
+            yield from self._copied_faults(record, path, original, digest)
+        else:
+            yield from self._protected_faults(record, path, original)
+
+    def _copied_faults(
+        self, record: Record, path: Path, original: Path | None, digest: str | None
+    ) -> Iterator[str]:
+        auditor = recognise(path)
+        if original and digest != record.sha256:
+            allowed = self._allowed(record, pixels=False)
+            if auditor is None or allowed.uid == "keep" or not record.notes:
+                yield "copied, but not byte for byte"
+            else:
+                yield from _elsewhere(auditor, original, path, allowed)
+        if auditor is not None and record.reason != MASK_REASON and _is_image(auditor, path):
             yield "an image that was copied as it is, clean"
 
-    def _protected_faults(self, record: Record, path: Path) -> Iterator[str]:
-        codec = CODEC_OF_NAME.get(record.format)
-        if codec is None:
+    def _protected_faults(self, record: Record, path: Path, original: Path | None) -> Iterator[str]:
+        auditor = auditor_named(record.format)
+        if auditor is None:
             yield "its format in the manifest is none that medshield protects"
             return
         if not record.epsilon_stored or not record.max_abs_delta:
             yield "protected, and yet the manifest says that nothing moved, or not how far"
         elif record.max_abs_delta > record.epsilon_stored:
             yield "the manifest itself says that a pixel moved further than the bound"
-        released = codec.decode(path)
-        original = self._original(record)
+        released = auditor.read(path)
         if original:
-            yield from self._compared(record, codec, original, path, released)
-        elif self._source:
-            yield "missing from the source, so it can't be compared"
+            yield from self._moved(record, auditor.read(original), released)
+            del released
+            yield from _elsewhere(auditor, original, path, self._allowed(record))
 
-    def _compared(
-        self, record: Record, codec: Codec, original: Path, path: Path, released: DecodedImage
-    ) -> Iterator[str]:
-        clean = codec.decode(original)
-        if clean.stored.shape != released.stored.shape:
-            yield "its size differs from the source's"
+    def _moved(self, record: Record, clean: AuditedImage, released: AuditedImage) -> Iterator[str]:
+        """The promise about pixels, by the declared epsilon and range alone."""
+        if (clean.values.shape, clean.values.dtype) != (
+            released.values.shape,
+            released.values.dtype,
+        ):
+            yield "its size, channels or data type differ from the source's"
             return
-        moved = np.abs(clean.stored.astype(np.float64) - released.stored.astype(np.float64))
-        furthest = float(np.nanmax(moved, initial=0.0))
-        if furthest == 0:
-            yield "the clean image: not one pixel differs from the source"
-        elif record.max_abs_delta is None or abs(furthest - record.max_abs_delta) > 1e-9:
-            yield "its greatest change differs from the manifest"
-        if not np.array_equal(np.isnan(clean.stored), np.isnan(released.stored)):
-            yield "its undefined (NaN) values differ from the source's"
-        yield from self._bound_faults(record, clean, moved)
-        for place in codec.differences(original, path):
-            yield f"changed outside the pixels: {place}"
-
-    def _bound_faults(
-        self, record: Record, clean: DecodedImage, moved: np.ndarray[Any, Any]
-    ) -> Iterator[str]:
-        """Against the declared epsilon and range, not against what the manifest says of them."""
         if self._declared is None:
             return
         try:
-            intensity = range_of(clean, self._declared.ranges)
+            name = range_name(clean.kind, spread(clean), self._declared.ranges)
         except RefusedFile as error:
             yield str(error)
             return
-        radius = clean.epsilon_stored(intensity, self._declared.epsilon)
-        largest = float(np.max(radius))
-        if record.epsilon_stored is None or abs(largest - record.epsilon_stored) > 1e-9 * largest:
+        found = movement(clean, released, self._declared.ranges[name], self._declared.epsilon)
+        for fault, place in found.faults.items():
+            yield f"{fault} {place}"
+        if found.furthest == 0:
+            yield "the clean image: not one pixel differs from the source"
+        elif not _about(record.max_abs_delta, found.furthest):
+            yield "its greatest change differs from the manifest"
+        if not _about(record.epsilon_stored, max(found.radii)):
             yield "its radius in the manifest is not what epsilon and the range give"
-        yield from _beyond(moved, radius)
-        if np.any(moved[_fixed(clean, intensity)] > 0):
-            yield "a value moved that had to stay (outside the range, padding, overlay or alpha)"
 
-
-def _beyond(moved: np.ndarray[Any, Any], radius: PerFrame) -> Iterator[str]:
-    """The furthest step over the bound, each frame by its own."""
-    bounds = np.broadcast_to(radius, moved.shape)
-    over = moved > bounds
-    if over.any():
-        worst = np.argmax(np.where(over, moved - bounds, 0))
-        yield (
-            f"a pixel moved by {moved.flat[worst]:g} stored units; the bound is "
-            f"{bounds.flat[worst]:g}"
+    def _allowed(self, record: Record, *, pixels: bool = True) -> Allowed:
+        """What the release says that it changed in a file beside its pixels."""
+        handling = self._declared.handling if self._declared else {}
+        return Allowed(
+            notes=tuple(str(note) for note in record.notes),
+            icons=handling.get("icons", "regenerate"),
+            drop_signatures=bool(handling.get("drop_signatures", False)),
+            uid=handling.get("uid", "keep"),
+            uids=partial(self.uids.add, record.path),
+            pixels=pixels,
         )
 
 
-def _fixed(clean: DecodedImage, intensity: IntensityRange) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """True where a value must be as it was."""
-    fixed = clean.outside(intensity)
-    fixed[..., clean.colour_channels :] = True
-    if clean.frozen is not None:
-        fixed |= np.broadcast_to(clean.frozen, fixed.shape)
-    return fixed
+def _elsewhere(auditor: Auditor, original: Path, path: Path, allowed: Allowed) -> Iterator[str]:
+    for place in auditor.differences(original, path, allowed):
+        yield f"changed outside the pixels: {place}"
 
 
-def _is_image(path: Path) -> bool:
-    codec = recognise(path)
-    if codec is None:
-        return False
+def _about(said: float | None, measured: float) -> bool:
+    """Whether a number in the manifest is the measured one, as far as it could be written."""
+    return said is not None and abs(said - measured) <= 1e-9 * max(1.0, measured)
+
+
+def _is_image(auditor: Auditor, path: Path) -> bool:
     try:
-        codec.decode(path)
+        auditor.read(path)
     except (RefusedFile, NotAnImage):
         return False
     return True

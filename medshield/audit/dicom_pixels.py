@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 from pydicom.encaps import generate_frames
-from pydicom.pixels.processing import apply_color_lut
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
     HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLossless,
@@ -45,8 +46,11 @@ _PLUGINS = {
     JPEGBaseline8Bit: "pillow",
     JPEGLSLossless: "pyjpegls",
     JPEGLSNearLossless: "pyjpegls",
-    **dict.fromkeys((JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2K), "pylibjpeg"),
+    **dict.fromkeys(
+        (JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K), "pylibjpeg"
+    ),
 }
+_GREY, _PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 # The processes of libjpeg with 12 bits: extended, spectral selection, full progression.
 _TWELVE_BITS = tuple(UID(f"1.2.840.10008.1.2.4.{last}") for last in (51, 53, 55))
 # The defined terms of PS3.3 C.7.3.1.1.1 that stand in the name of a kind of images.
@@ -66,17 +70,22 @@ def audited(dataset: Any) -> AuditedImage:
     keyword = pixel_keyword(dataset)
     if keyword is None or dataset.get("SOPClassUID") in _NO_IMAGES:
         raise NotAnImage("it holds no image")
-    values = _displayed(dataset, keyword)
-    slope, intercept = _scaling(dataset, len(values))
+    stored = _stored(dataset)
+    values = _displayed(dataset, stored)
+    table = _has_table(dataset)
+    one = np.ones(1), np.zeros(1)
+    scaled = stored.shape[-1] == 1 and not table and values is stored
+    slope, intercept = _scaling(dataset, len(values)) if scaled else one
+    ranges = _padding(dataset, keyword)
     floating = values.dtype.kind == "f"
-    padding = _padding(dataset, keyword)
     return AuditedImage(
         values=values,
-        kind=_kind(dataset, values),
+        kind=_kind(dataset, values, table),
         slope=slope,
         intercept=intercept,
-        colours=min(values.shape[-1], 3),
-        reserved=partial(_reserved, padding) if floating or padding else None,
+        colours=values.shape[-1],
+        fixed=None if values is stored or not ranges else _reserved(ranges, stored),
+        reserved=partial(_reserved, ranges) if (floating or ranges) and values is stored else None,
     )
 
 
@@ -86,16 +95,30 @@ def pixel_keyword(dataset: Any) -> str | None:
     return next((name for name in names if name in dataset), None)
 
 
-def _displayed(dataset: Any, keyword: str) -> NDArray[Any]:
-    """(frames, rows, columns, samples): stored values, or RGB where it is in colour."""
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    samples = int(dataset.SamplesPerPixel)
-    shape = (frames, int(dataset.Rows), int(dataset.Columns), samples)
-    values = _decoded(dataset)
-    if keyword == "PixelData" and dataset.PhotometricInterpretation == "PALETTE COLOR":
-        values = apply_color_lut(values, dataset)
-        return values.reshape(*shape[:3], -1)
-    return values.reshape(shape)
+def _stored(dataset: Any) -> NDArray[Any]:
+    """(frames, rows, columns, samples): stored values, or RGB of what is stored in YBR."""
+    frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.SamplesPerPixel)
+    return _decoded(dataset).reshape(frames, int(dataset.Rows), int(dataset.Columns), samples)
+
+
+def _displayed(dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
+    """What tables in the header make of stored values: the same array where there are none."""
+    if dataset.PhotometricInterpretation == _PALETTE:
+        count, first, _ = dataset.RedPaletteColorLookupTableDescriptor
+        every = np.arange(first, first + (count or 1 << 16))
+        highest = apply_color_lut(every, dataset)[..., :3].max()
+        colours = apply_color_lut(stored[..., 0], dataset)[..., :3]
+        # Some writers put 8-bit entries into the low bytes of 16-bit ones.
+        return colours.astype(np.uint8 if highest <= 255 else colours.dtype)
+    if _has_table(dataset):
+        return apply_modality_lut(stored, dataset).astype(np.uint16)
+    return stored
+
+
+def _has_table(dataset: Any) -> bool:
+    """Whether a table, not a slope, maps grey values to real-world ones (PS3.3 C.11.1)."""
+    grey = dataset.PhotometricInterpretation in _GREY and "PixelData" in dataset
+    return grey and bool(dataset.get("ModalityLUTSequence"))
 
 
 def _decoded(dataset: Any) -> NDArray[Any]:
@@ -149,7 +172,7 @@ def _as_stored(dataset: Any, frames: list[NDArray[Any]]) -> NDArray[Any]:
     return values >> (allocated - stored)
 
 
-def _kind(dataset: Any, values: NDArray[Any]) -> str:
+def _kind(dataset: Any, values: NDArray[Any], table: bool) -> str:
     """As `medshield.json` names it: DICOM, the modality, and what sets its values apart."""
     words = ["DICOM"]
     modality = str(dataset.get("Modality", "")).strip()
@@ -157,9 +180,12 @@ def _kind(dataset: Any, values: NDArray[Any]) -> str:
         words.append(modality)
     if values.shape[-1] >= 3:
         words.append("colour")
-        bits = int(dataset.BitsStored) if int(dataset.SamplesPerPixel) == 3 else 8
+        stored = int(dataset.SamplesPerPixel) == 3
+        bits = int(dataset.BitsStored) if stored else 8 * values.itemsize
         if bits != 8:
             words.append(f"{bits}-bit")
+    elif table:
+        words.append("through a table")
     if values.dtype.kind == "f":
         words.append("float")
     return " ".join(words)
@@ -190,16 +216,35 @@ def _pair(dataset: Any) -> tuple[float, float] | None:
     return float(1 if slope in (None, "") else slope), float(intercept or 0)
 
 
-def _padding(dataset: Any, keyword: str) -> tuple[float, float] | None:
-    """The values that mean "no image here", both ends included (PS3.3 C.7.5.1.1.2)."""
+def _padding(dataset: Any, keyword: str) -> list[tuple[float, float]]:
+    """Ranges of values that mean something other than brightness, both ends included.
+
+    "No image here" (PS3.3 C.7.5.1.1.2), and what a Supplemental Palette shows in colour beside
+    grey ones (C.7.6.19).
+    """
+    found: list[tuple[float, float]] = []
     prefix = keyword.removesuffix("PixelData")
     value = dataset.get(f"{prefix}PixelPaddingValue")
-    if value in (None, ""):
-        return None
-    limit = dataset.get(f"{prefix}PixelPaddingRangeLimit")
-    ends = [value, value if limit in (None, "") else limit]
-    low, high = sorted(_signed(dataset, end) if keyword == "PixelData" else end for end in ends)
-    return float(low), float(high)
+    if value not in (None, ""):
+        limit = dataset.get(f"{prefix}PixelPaddingRangeLimit")
+        ends = [value, value if limit in (None, "") else limit]
+        if keyword == "PixelData":
+            ends = [_signed(dataset, end) for end in ends]
+        found.append((float(min(ends)), float(max(ends))))
+    descriptor = dataset.get("RedPaletteColorLookupTableDescriptor")
+    presented = {dataset.get("PixelPresentation"), *_presentations(dataset)}
+    if dataset.PhotometricInterpretation in _GREY and descriptor and presented & {"COLOR", "MIXED"}:
+        found.append((float(descriptor[1]), math.inf))
+    return found
+
+
+def _presentations(dataset: Any) -> Iterator[Any]:
+    """Pixel Presentation in the frame type of every modality (C.8.16.2)."""
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in dataset.get(name) or ():
+            for element in group:
+                if element.VR == "SQ" and element.keyword.endswith("FrameTypeSequence"):
+                    yield from (item.get("PixelPresentation") for item in element.value)
 
 
 def _signed(dataset: Any, value: int) -> int:
@@ -209,9 +254,9 @@ def _signed(dataset: Any, value: int) -> int:
     return number - (1 << bits) if dataset.PixelRepresentation and number >> (bits - 1) else number
 
 
-def _reserved(padding: tuple[float, float] | None, values: NDArray[Any]) -> NDArray[np.bool_]:
-    """True for padding, NaN and infinities."""
+def _reserved(ranges: list[tuple[float, float]], values: NDArray[Any]) -> NDArray[np.bool_]:
+    """True for values in these ranges, NaN and infinities."""
     result = ~np.isfinite(values)
-    if padding is not None:
-        result |= (values >= padding[0]) & (values <= padding[1])
+    for low, high in ranges:
+        result |= (values >= low) & (values <= high)
     return np.asarray(result)

@@ -12,6 +12,7 @@ from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     JPEG2000Lossless,
     JPEGLossless,
     JPEGLosslessSV1,
@@ -49,7 +50,8 @@ _UID = re.compile(rb"[0-9.]{1,64}")
 _STANDARD = b"1.2.840.10008."
 _NOTED = re.compile(r"\(([0-9A-Fa-f]{4}),([0-9A-Fa-f]{4})\)")
 _LOSSLESS = frozenset(
-    {RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, HTJ2KLossless}
+    {RLELossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless}
+    | {JPEG2000Lossless, HTJ2KLossless, HTJ2KLosslessRPCL}
 )
 
 
@@ -112,7 +114,7 @@ class Rules:
         """Small pictures of the clean image that are still there."""
         old = dict(_inner_pixels(self._before.body))
         for place, value in _inner_pixels(self._after.body):
-            if value and old.get(place) == value:
+            if old.get(place) == value and not _is_flat(value):
                 yield f"{place}: still shows the clean image"
 
     def _is_coding(self, change: Change) -> bool:
@@ -157,13 +159,14 @@ class Rules:
             return False
         if self._allowed.icons == "remove":
             return change.tag == _ICONS and change.what == "removed"
-        same_size = len(change.values[0]) == len(change.values[1])
-        return (
-            self._allowed.icons == "regenerate"
-            and change.tag in PIXELS
-            and change.what == "changed"
-            and same_size
-        )
+        if self._allowed.icons != "regenerate" or change.old is None or change.new is None:
+            return False
+        if change.tag in PIXELS:
+            same_form = change.old.undefined == change.new.undefined
+            sizes = {len(value) for value in change.values}
+            return change.old.undefined or (same_form and len(sizes) == 1)
+        # A lossy icon is no longer coded (PS3.5 A.4), and says so.
+        return change.values[1] == {_PHOTOMETRIC: b"RGB ", _PLANAR: b"\0\0"}.get(change.tag)
 
     def _is_signature(self, change: Change) -> bool:
         removed = change.what == "removed" and change.tag in _SIGNATURES
@@ -247,6 +250,11 @@ def _inner_pixels(part: Part, place: str = "") -> Iterator[tuple[str, bytes]]:
         elif is_sequence(part, element):
             for number, item in enumerate(_items_or_none(part, element), 1):
                 yield from _inner_pixels(item, f"{place}{named(element.tag)}, item {number}, ")
+
+
+def _is_flat(value: bytes) -> bool:
+    """Whether uncoded pixels are all the same, and so show nothing."""
+    return any(value == value[:size] * (len(value) // size) for size in (1, 2, 3, 6))
 
 
 def _items_or_none(part: Part, element: Element) -> list[Part]:

@@ -295,11 +295,3 @@ class Codec(ABC):
         Raises:
             RefusedFile: no encoder gives these values back exactly.
         """
-
-    @abstractmethod
-    def differences(self, source: Path, released: Path) -> list[str]:
-        """Where two files differ outside their pixels, by place and never by value.
-
-        An empty list means: nothing but pixels was changed. Elements that a change of coding
-        makes necessary (see `write`) are not reported.
-        """

@@ -31,12 +31,6 @@ from medshield.formats.dicom_container import (
     with_value,
 )
 from medshield.formats.dicom_copies import NOTHING_CARRIED, Carried
-from medshield.formats.dicom_differences import (
-    LOSSY_IMAGE_COMPRESSION,
-    PHOTOMETRIC,
-    PLANAR,
-    differing,
-)
 from medshield.formats.dicom_elements import PIXEL_DATA, PREAMBLE_END, Element, named
 from medshield.formats.dicom_pixels import NativeForm, PixelLayout
 from medshield.formats.dicom_refusals import (
@@ -56,6 +50,9 @@ if TYPE_CHECKING:
     from medshield.formats.dicom_views import View
 
 _Result = TypeVar("_Result")
+PHOTOMETRIC = 0x00280004
+PLANAR = 0x00280006
+LOSSY_IMAGE_COMPRESSION = 0x00282110
 
 
 @dataclass(frozen=True)
@@ -140,11 +137,6 @@ class DicomCodec(Codec):
             notes += more
         target.write_bytes(data)
         return notes
-
-    def differences(self, source: Path, released: Path) -> list[str]:
-        """Where two files differ outside their pixels; see `Codec.differences`."""
-        before, after = source.read_bytes(), released.read_bytes()
-        return _guarded(lambda: differing(before, after))
 
 
 def read_tag(path: Path, tag: str) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +23,9 @@ from medshield.formats.jpeg_segments import (
     BASELINE,
     EXTENDED,
     PROGRESSIVE,
-    RESTART_INTERVAL,
     START_OF_SCAN,
     Frame,
     Layout,
-    Segment,
     parse,
 )
 from medshield.formats.jpeg_thumbnails import Pictures
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
 
 _CODINGS = {BASELINE: "baseline", EXTENDED: "extended", PROGRESSIVE: "progressive"}
 _NO_RESTARTS = "DRI: restart interval set to 0, the scan is written without restart markers"
-_REMOVE_ALL = Handling(icons="remove", drop_signatures=True)
 _SAMPLINGS = {
     (1, 1): "4:4:4",
     (2, 1): "4:2:2",
@@ -118,23 +113,6 @@ class JpegCodec(Codec):
         target.write_bytes(bytes(layout))
         return notes + done
 
-    def differences(self, source: Path, released: Path) -> list[str]:
-        """Where segments differ, Huffman tables and scans aside; see `Codec.differences`."""
-        before, after = _without_copies(source), _without_copies(released)
-        old, new = _places(before), _places(after)
-        found = [f"{place}: missing" for place in old if place not in new]
-        found += [f"{place}: added" for place in new if place not in old]
-        if not found and list(old) != list(new):
-            found.append("order of segments: differs")
-        found += [
-            f"{place}: differs"
-            for place, segment in old.items()
-            if place in new and not _is_same(segment, new[place])
-        ]
-        if before.trailing != after.trailing:
-            found.append("bytes after EOI: differ")
-        return found
-
 
 def _released(
     source: Layout, coded: Layout, handling: Handling, pictures: Pictures
@@ -184,29 +162,3 @@ def _details(frame: Frame) -> dict[str, str]:
         usual = chroma == [(1, 1), (1, 1)]
         details["sampling"] = _SAMPLINGS.get(luma, written) if usual else written
     return details
-
-
-def _without_copies(path: Path) -> Layout:
-    """A file less what `write` may change of it beside the pixels."""
-    layout = parse(path.read_bytes())
-    nothing = np.empty((0, 0, 3), np.uint8)
-    with suppress(RefusedFile):
-        return settle_copies(layout, _REMOVE_ALL, Pictures(nothing, nothing))[0]
-    return layout
-
-
-def _places(layout: Layout) -> dict[str, Segment]:
-    """Every segment outside the coding by its place, such as "APP1 segment 2", in order."""
-    count: Counter[str] = Counter()
-    places = {}
-    for segment in layout.segments:
-        if not segment.carries_coding:
-            count[segment.name] += 1
-            places[f"{segment.name} segment {count[segment.name]}"] = segment
-    return places
-
-
-def _is_same(old: Segment, new: Segment) -> bool:
-    """Whether two segments are equal, or the restart interval became none (see `write`)."""
-    reset = old.marker == RESTART_INTERVAL and not any(new.payload)
-    return old.raw == new.raw or (reset and len(old.raw) == len(new.raw))

@@ -6,10 +6,7 @@ programs derive it from each image's own values, or carry it along when the valu
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -119,30 +116,6 @@ class NiftiCodec(Codec):
             content, notes = deflate(content, container.envelope)
         target.write_bytes(content)
         return notes
-
-    def differences(self, source: Path, released: Path) -> list[str]:
-        """Where two files differ outside their voxels, such as "header byte 112: differs"."""
-        (before, packed), (after, packed_too) = _whole(source), _whole(released)
-        if packed != packed_too:
-            return ["compression: differs"]
-        beside = [header_beside(path) for path in (source, released)]
-        heads = [_whole(path)[0] if path else b"" for path in beside]
-        header, offset, end = _places(heads[0] or before)
-        found = ["header file: differs"] if heads[0] != heads[1] else []
-        if heads[0]:
-            header = 0
-        found += [
-            f"header byte {place}: differs"
-            for place, (old, new) in enumerate(zip(before[:header], after[:header], strict=False))
-            if old != new
-        ]
-        if before[header:offset] != after[header:offset]:
-            found.append("extensions: differ")
-        if len(after) < end:
-            found.append("voxels: missing")
-        elif before[end:] != after[end:]:
-            found.append("bytes after the voxels: differ")
-        return found
 
 
 def background_value(stored: NDArray[Any]) -> Any:
@@ -257,40 +230,3 @@ def _black(stored: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
     """True for black voxels of a colour volume, where they fill what counts as background."""
     black = (stored[..., :3] == 0).all(-1, keepdims=True)
     return black if black.mean() >= BACKGROUND_SHARE else None
-
-
-_BYTES_OF_TYPE = {2: 1, 4: 2, 8: 4, 16: 4, 64: 8, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
-_BYTES_OF_TYPE |= {128: 3, 2304: 4}
-
-
-def _whole(path: Path) -> tuple[bytes, bool]:
-    """The content of a file, and whether it was compressed."""
-    data = path.read_bytes()
-    if not data.startswith(b"\x1f\x8b"):
-        return data, False
-    try:
-        return gzip.decompress(data), True
-    except (EOFError, OSError, zlib.error) as error:
-        raise RefusedFile("damaged NIfTI: its gzip data is truncated or broken") from error
-
-
-def _places(content: bytes) -> tuple[int, int, int]:
-    """Where the header ends, the voxels start and the voxels end.
-
-    It shares no code with `decode`, so that a mistake there can't hide here.
-    """
-    order = "<" if content[:1] in (b"\x5c", b"\x1c") else ">"
-    first_version = struct.pack(order + "i", 348) == content[:4]
-    try:
-        if first_version:  # nifti1.h: dim at 40, datatype at 70, vox_offset at 108
-            dimensions = struct.unpack_from(order + "8h", content, 40)
-            (kind,) = struct.unpack_from(order + "h", content, 70)
-            offset = int(struct.unpack_from(order + "f", content, 108)[0])
-        else:  # nifti2.h: dim at 16, datatype at 12, vox_offset at 168
-            dimensions = struct.unpack_from(order + "8q", content, 16)
-            (kind,) = struct.unpack_from(order + "h", content, 12)
-            (offset,) = struct.unpack_from(order + "q", content, 168)
-        voxels = math.prod(dimensions[1 : 1 + dimensions[0]])
-        return (348 if first_version else 540), offset, offset + voxels * _BYTES_OF_TYPE[kind]
-    except (struct.error, KeyError, ValueError, OverflowError) as error:
-        raise RefusedFile("damaged NIfTI: its header can't be read") from error

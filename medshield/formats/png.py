@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,15 +142,6 @@ class PngCodec(Codec):
         target.write_bytes(applied(container.source, edits))
         return notes
 
-    def differences(self, source: Path, released: Path) -> list[str]:
-        """Where two files differ outside IDAT, such as "chunk 3 tEXt: differs"."""
-        pairs = zip_longest(_outside_pixels(source), _outside_pixels(released))
-        return [
-            _describe(before, after, number)
-            for number, (before, after) in enumerate(pairs)
-            if before != after
-        ]
-
 
 def _values(
     container: _Container, stored: NDArray[Any], radius: float
@@ -229,37 +218,3 @@ def _frozen(stored: NDArray[Any], transparent: NDArray[Any] | None) -> NDArray[n
     frozen = np.repeat(stored[..., -1:] == 0, channels, axis=-1)
     frozen[..., -1] = True
     return frozen
-
-
-def _outside_pixels(path: Path) -> list[tuple[str, bytes]]:
-    """Each chunk's name and bytes, a run of IDAT as one without bytes; last, what follows IEND.
-
-    It shares no code with `decode`, so that a mistake there can't hide here.
-    """
-    data = path.read_bytes()
-    parts = [("signature", data[:8])]
-    position = 8
-    while parts[-1][0] != "IEND":
-        if len(data) < position + 12:
-            raise RefusedFile("damaged PNG: it ends before its IEND chunk")
-        length, kind = struct.unpack_from(">I4s", data, position)
-        name, end = kind.decode("ascii", "replace"), position + 12 + length
-        if name == "fdAT":
-            parts.append((name, data[position + 8 : position + 12]))  # its sequence number
-        elif name != "IDAT":
-            parts.append((name, data[position:end]))
-        elif parts[-1][0] != "IDAT":
-            parts.append((name, b""))
-        position = end
-    return [*parts, ("", data[position:])]
-
-
-def _describe(
-    before: tuple[str, bytes] | None, after: tuple[str, bytes] | None, number: int
-) -> str:
-    """A difference by its place; the signature is number 0, so that IHDR is chunk 1."""
-    name = (before or after or ("", b""))[0]
-    place = f"chunk {number} {name}" if name else "bytes after IEND"
-    if after is None:
-        return f"{place}: missing"
-    return f"{place}: added" if before is None else f"{place}: differs"

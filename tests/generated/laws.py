@@ -17,11 +17,13 @@ class Change:
 
     Attributes:
         intensity: the range that it is a part of.
+        epsilon: the bound, as a part of that range.
         stored: the wanted values.
         radius: the bound, in stored units, for all or for each frame.
     """
 
     intensity: IntensityRange
+    epsilon: Fraction
     stored: Any
     radius: Any
 
@@ -58,7 +60,7 @@ def change_of(
         wave = np.sin(np.add.outer(np.arange(height), np.arange(width)) / 3 + random.uniform(0, 6))
         delta = np.broadcast_to(wave * float(epsilon), shape)
     stored = image.moved(delta, intensity, epsilon)
-    return Change(intensity, stored, image.epsilon_stored(intensity, epsilon))
+    return Change(intensity, epsilon, stored, image.epsilon_stored(intensity, epsilon))
 
 
 def _range_for(image: DecodedImage, random: np.random.Generator, whole: bool) -> IntensityRange:
