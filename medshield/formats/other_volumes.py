@@ -59,10 +59,6 @@ class OtherVolume(Codec):
         """Never called, as nothing is decoded."""
         raise RefusedFile(self._reason)
 
-    def differences(self, source: Path, released: Path) -> list[str]:
-        """Never called, as nothing is released."""
-        raise RefusedFile(self._reason)
-
 
 def _analyze(head: bytes, path: Path) -> bool:
     """The header of a pair, or the .img file that one lies beside."""
