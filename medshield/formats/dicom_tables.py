@@ -61,16 +61,26 @@ class TableView:
         found = places.copy()
         for frame, own in enumerate(places):
             moving = np.any(wanted[frame] != self.entries[own], axis=-1)
-            before = self.entries[own[moving]].astype(np.float64)
-            nearest = _nearest_within(tree, wanted[frame][moving], before, radius)
-            new = np.where(nearest < 0, own[moving], of_colour[nearest])
-            found[frame][moving] = np.where(
-                np.all(self.entries[new] == before, axis=-1), own[moving], new
-            )
+            # Few indices and few steps make few pairs, however many pixels there are.
+            pairs, place = _distinct(np.column_stack([own[moving], wanted[frame][moving]]))
+            before = self.entries[pairs[:, 0]].astype(np.float64)
+            nearest = _nearest_within(tree, pairs[:, 1:], before, radius)
+            new = np.where(nearest < 0, pairs[:, 0], of_colour[nearest])
+            stays = np.all(self.entries[new] == before, axis=-1)
+            found[frame][moving] = np.where(stays, pairs[:, 0], new)[place]
         return (found + self.lowest).astype(values.dtype)[..., None]
 
     def _places(self, values: NDArray[Any]) -> NDArray[np.int64]:
         return values[..., 0].astype(np.int64) - self.lowest
+
+
+def _distinct(rows: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Each distinct row of up to four 16-bit numbers once, and where every row is among them."""
+    packed = np.zeros(len(rows), np.uint64)
+    for column in rows.T:
+        packed = packed << np.uint64(16) | column.astype(np.uint64)
+    _, first, place = np.unique(packed, return_index=True, return_inverse=True)
+    return rows[first].astype(np.int64), place
 
 
 def _nearest_within(

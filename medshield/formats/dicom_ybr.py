@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_HIGHEST = 255
+_HIGHEST, _MIDDLE = 255, 128.0
 _BLUE = np.array([0.0, -0.114 * 1.772 / 0.587, 1.772])
 """What one step of Cb adds to red, green and blue; one of Y adds 1 to each."""
 _RED = np.array([1.402, -0.299 * 1.402 / 0.587, 0.0])
@@ -61,34 +61,56 @@ class YbrView:
     def _nearest_in_frame(
         self, wanted: NDArray[Any], source: NDArray[Any], radius: float
     ) -> NDArray[np.uint8]:
-        before = self.shown(source[None])[0].astype(np.float64)
+        before = self.shown(source[None])[0].astype(np.int64)
         step = wanted - before
-        samples = source.astype(np.float64)
-        best, least = samples, np.sum(step**2, axis=-1)
-        for chroma in self._chroma_candidates(step, samples):
-            colour = (chroma - samples[..., 1:]) @ _TERMS
-            low, high = _room(chroma - samples[..., 1:], radius)
-            luma = np.clip(np.rint(np.mean(step - colour, axis=-1)), low, high)
-            luma = np.clip(samples[..., 0] + luma, 0, _HIGHEST) - samples[..., 0]
-            cost = np.sum((step - colour - luma[..., None]) ** 2, axis=-1)
-            better = (cost < least) & (low <= luma) & (luma <= high)
-            moved = np.concatenate([(samples[..., 0] + luma)[..., None], chroma], axis=-1)
-            best = np.where(better[..., None], moved, best)
-            least = np.where(better, cost, least)
-        found = best.astype(np.uint8)
+        moving = np.any(step != 0, axis=-1)
+        steps, samples = step[moving].astype(np.float64), source[moving].astype(np.float64)
+        # Far from the ends of their range, samples move alike for alike steps, which are few.
+        distinct, place = _distinct(step[moving])
+        middle = np.full(distinct.shape, _MIDDLE)
+        moved = samples + (self._nearest(distinct, middle, radius) - middle)[place]
+        ended = np.any((moved < 0) | (moved > _HIGHEST), axis=-1)
+        moved[ended] = self._nearest(steps[ended], samples[ended], radius)
+        found = source.copy()
+        found[moving] = moved
         over = np.abs(self.shown(found[None])[0] - before).max(axis=-1) > radius
         return np.where(over[..., None], source, found)
+
+    def _nearest(
+        self, step: NDArray[np.float64], samples: NDArray[np.float64], radius: float
+    ) -> NDArray[np.float64]:
+        """(pixels, 3): the samples whose RGB moves by what comes nearest to `step`."""
+        best, least = samples, np.sum(step**2, axis=-1)
+        for chroma in self._chroma_candidates(step, samples):
+            chroma_step = chroma - samples[:, 1:]
+            colour = chroma_step @ _TERMS
+            low, high = _room(chroma_step, radius)
+            luma = np.clip(np.rint(np.mean(step - colour, axis=-1)), low, high)
+            luma = np.clip(samples[:, 0] + luma, 0, _HIGHEST) - samples[:, 0]
+            cost = np.sum((step - colour - luma[:, None]) ** 2, axis=-1)
+            better = (cost < least) & (low <= luma) & (luma <= high)
+            moved = np.column_stack([samples[:, 0] + luma, chroma])
+            best = np.where(better[:, None], moved, best)
+            least = np.where(better, cost, least)
+        return best
 
     def _chroma_candidates(
         self, step: NDArray[np.float64], samples: NDArray[np.float64]
     ) -> Iterator[NDArray[np.float64]]:
-        """(rows, columns, 2): chroma samples that come near to a step of the RGB."""
-        chroma = samples[..., 1:]
+        """(pixels, 2): chroma samples that come near to a step of the RGB."""
+        chroma = samples[:, 1:]
         yield chroma
         if self.chroma_moves:
             exact = chroma + np.rint(step @ _TO_CHROMA.T)
             for around in product((-1, 0, 1), repeat=2):
                 yield np.clip(exact + around, 0, _HIGHEST)
+
+
+def _distinct(steps: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Each distinct step once, and where every step is among them: all between -255 and 255."""
+    packed = (steps + _HIGHEST) @ np.array([1 << 18, 1 << 9, 1])
+    _, first, place = np.unique(packed, return_index=True, return_inverse=True)
+    return steps[first].astype(np.float64), place
 
 
 def _room(
