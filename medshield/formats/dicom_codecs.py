@@ -40,7 +40,7 @@ from medshield.formats.dicom_codestreams import (
     with_precision,
 )
 from medshield.formats.dicom_container import encapsulated, fragments
-from medshield.formats.dicom_pixels import MONOCHROME, PixelLayout
+from medshield.formats.dicom_pixels import MONOCHROME, YBR_FULL, PixelLayout
 
 # Retired in 2001 and still found: progressive processes of the 12-bit kind.
 SPECTRAL_SELECTION = UID("1.2.840.10008.1.2.4.53")
@@ -102,6 +102,11 @@ def decode_lossy(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
     Raises:
         RefusedFile: values do not fit Bits Stored.
     """
+    if syntax in (SPECTRAL_SELECTION, FULL_PROGRESSION) and layout.photometric in YBR_FULL:
+        raise RefusedFile(
+            f"{layout.photometric} in a retired coding, which readers convert differently or not "
+            "at all; convert the file to Explicit VR Little Endian and RGB first"
+        )
     _forms(_frames(value, layout), layout)
     decoded = _decoded(syntax, value, layout, as_rgb=True)
     lowest, highest = layout.limits

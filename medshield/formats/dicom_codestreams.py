@@ -20,6 +20,7 @@ _JPEG_START = b"\xff\xd8"
 _JPEG_2000_START = b"\xff\x4f\xff\x51"
 _COD, _START_OF_TILE = 0xFF52, 0xFF90
 _START_OF_SCAN, _LS_FRAME = 0xFFDA, 0xFFF7
+_WITHOUT_LOSS = (0xFFC3, _LS_FRAME)
 _SCAN = b"\xff\xda"
 _FILL = 0xFF
 _FRAMES = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC} | {_LS_FRAME}
@@ -117,7 +118,12 @@ def _says_colours(marker: int, segment: bytes) -> bool:
 
 def _jpeg(frame: bytes) -> Codestream:
     segments = list(_segments(frame))
-    marker, start, _ = next(segment for segment in segments if segment[0] in _FRAMES)
+    marker, start, end = next(segment for segment in segments if segment[0] in _FRAMES)
+    if marker in _WITHOUT_LOSS and len(set(frame[start + 11 : end : 3])) > 1:
+        raise RefusedFile(
+            "its coded frames hold fewer samples of one component than of another, without loss; "
+            "convert the file to Explicit VR Little Endian and RGB first"
+        )
     precision, rows, columns, components = unpack_from(">BHHB", frame, start + 4)
     form = Codestream(rows, columns, components, precision)
     if marker != _LS_FRAME:

@@ -72,6 +72,11 @@ class PixelLayout:
         allowed: tuple[int, ...] = (8, 16, 32)
         if self.floating:
             allowed = (64,) if pixels.tag == DOUBLE_FLOAT_PIXEL_DATA else (32,)
+        if self.bits_allocated == 1:
+            raise RefusedFile(
+                "its pixels are single bits, which have no values between to move to; leave it "
+                "out of the source, or convert it to 8 bits"
+            )
         if self.bits_allocated not in allowed:
             raise RefusedFile(
                 f"{self.bits_allocated} bits are allocated for a sample, {_either(allowed)} are "
@@ -188,13 +193,16 @@ class NativeForm:
         """The words of a value field, shaped (frames, rows, columns, samples).
 
         Raises:
-            RefusedFile: fewer bytes than the header says, or whole frames more.
+            RefusedFile: fewer bytes than the header says, or more that may be more of the picture.
         """
         size = self._size
-        if not size <= len(value) < size + max(2, size // self.layout.frames):
+        excess = value[size:]
+        row = size // (self.layout.frames * self.layout.rows)
+        if len(value) < size or (len(excess) >= max(2, row) and len(set(excess)) > 1):
             raise RefusedFile(
                 f"its pixels have {len(value)} bytes, the header says {size}: the file is "
-                "truncated or its header is wrong"
+                "truncated, or its header is wrong and more of the picture would stay as it is; "
+                "correct the header"
             )
         data = _pairs_swapped(value) if self.swapped else value
         flat = np.frombuffer(data[:size], self._disk_type)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from struct import unpack_from
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydicom.uid import UID, RTDoseStorage, SegmentationStorage
 
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats import dicom_codecs
-from medshield.formats.dicom_container import NATIVE, DicomFile, extended_offsets
+from medshield.formats.dicom_container import (
+    EXTENDED_LENGTHS,
+    NATIVE,
+    DicomFile,
+    extended_offsets,
+)
 from medshield.formats.dicom_elements import PIXEL_TAGS, PREAMBLE_END, Element, named
 from medshield.formats.dicom_pixels import MONOCHROME, PALETTE, YBR_FULL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Objects with Pixel Data that are no images: masks and doses computed from them.
 _DERIVED_OBJECTS = {
@@ -33,6 +41,19 @@ _UNSUPPORTED_COLOURS = frozenset(
         "CMYK",
     }
 )
+
+
+_VIDEO = (
+    "1.2.840.10008.1.2.4.10",  # MPEG-2, MPEG-4 and HEVC, up to 4.108
+    "1.2.840.10008.1.2.7.",  # SMPTE ST 2110
+)
+# Younger than the dictionary of the oldest pydicom that is supported.
+_NEWER_SYNTAXES = {
+    UID("1.2.840.10008.1.2.4.110"): "JPEG XL Lossless",
+    UID("1.2.840.10008.1.2.4.111"): "JPEG XL JPEG Recompression",
+    UID("1.2.840.10008.1.2.4.112"): "JPEG XL",
+    UID("1.2.840.10008.1.2.8.1"): "Deflated Image Frame Compression",
+}
 
 
 def image_element(file: DicomFile, header: Any) -> Element:
@@ -92,23 +113,51 @@ def refuse_what_would_break(file: DicomFile, pixels: Element) -> None:
     """
     native = file.syntax in NATIVE
     if not native and not dicom_codecs.is_supported(file.syntax):
-        known = file.syntax.name != file.syntax
-        raise RefusedFile(
-            f"its transfer syntax {file.syntax.name if known else '(unknown)'} is not supported; "
-            "convert it to Explicit VR Little Endian first"
-        )
+        raise RefusedFile(_why_not(file.syntax))
     if native == pixels.undefined:
         raise RefusedFile(
             "its pixels are coded and its transfer syntax says they are not, or the other way "
             "round; correct the transfer syntax"
         )
     if not native:
-        for tag, offsets in extended_offsets(pixels.value_of(file.content)).items():
-            if file.value(tag) not in (None, offsets):
-                raise RefusedFile(
-                    f"{named(tag)} does not say where its coded frames are, so readers take "
-                    "different bytes for a frame; remove it, or correct it"
-                )
+        _refuse_wrong_offsets(file, pixels)
+
+
+def _why_not(syntax: UID) -> str:
+    """Why a transfer syntax is not supported, by name where it has one in the standard."""
+    name = _NEWER_SYNTAXES.get(syntax, syntax.name)
+    if name == syntax:
+        name = "(unknown)"
+    what = f"its transfer syntax {name} is not supported"
+    if syntax.startswith(_VIDEO):
+        return (
+            f"{what}: it is a video, whose frames are coded as changes of each other, so that no "
+            "bound on pixels could hold; export the frames as single images"
+        )
+    if "JPIP" in name:
+        return f"{what}: its pixels are on a server and not in the file; fetch the images first"
+    return f"{what}; convert it to Explicit VR Little Endian first"
+
+
+def _refuse_wrong_offsets(file: DicomFile, pixels: Element) -> None:
+    for tag, offsets in extended_offsets(pixels.value_of(file.content)).items():
+        found = file.value(tag)
+        # Some writers count the byte that makes a length even, some do not.
+        slack = 1 if tag == EXTENDED_LENGTHS else 0
+        if found is not None and (
+            len(found) != len(offsets)
+            or any(not 0 <= have - says <= slack for have, says in _numbers(offsets, found))
+        ):
+            raise RefusedFile(
+                f"{named(tag)} does not say where its coded frames are, so readers take different "
+                "bytes for a frame; remove it, or correct it"
+            )
+
+
+def _numbers(*tables: bytes) -> Iterator[tuple[int, ...]]:
+    """The 64-bit numbers of tables of one length, side by side."""
+    count = len(tables[0]) // 8
+    return zip(*(unpack_from(f"<{count}Q", table) for table in tables), strict=True)
 
 
 def refuse_colours(syntax: UID, photometric: str, lossy: bool) -> None:

@@ -543,7 +543,7 @@ REFUSED = {
     "would break the signature": {"DigitalSignaturesSequence": SIGNATURE},
     r"\(4FFE,0001\) MAC Parameters Sequence signs": {"MACParametersSequence": SIGNATURE},
     "only samples in a word's lowest bits": {"BitsStored": 12, "HighBit": 15},
-    "1 bits are allocated": {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0},
+    "its pixels are single bits": {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0},
     "the header says": {"Rows": 22},
     "its pixels have": {"Rows": 10},
     "Rows is missing": {"Rows": None},
