@@ -102,9 +102,9 @@ class JpegCodec(Codec):
         before = after = image.stored[0]
         coded, notes = source.layout, list[str]()
         if not np.array_equal(stored, image.stored):
-            coded = parse(fit_change(source.layout, before, stored[0], radius))
+            coded = fit_change(source.layout, before, stored[0], radius)
             after = decode_pixels(coded)
-            if source.layout.restarts:
+            if source.layout.restarts and source.layout.frame.marker == PROGRESSIVE:
                 notes = [_NO_RESTARTS]
         elif source.handling.icons == "regenerate":  # copies of an unchanged picture are true
             target.write_bytes(source.content)

@@ -183,18 +183,6 @@ class Layout:
         )
         return Layout(tuple(kept), self.end, b"")
 
-    def sequential(self) -> Layout:
-        """The file with its frame declared sequential, to hold a sequential scan."""
-        return replace(
-            self,
-            segments=tuple(
-                replace(s, marker=EXTENDED, raw=s.raw.replace(b"\xff\xc2", b"\xff\xc1", 1))
-                if s.marker == PROGRESSIVE
-                else s
-                for s in self.segments
-            ),
-        )
-
     def with_scans_of(self, coded: Layout) -> Layout:
         """The file with the Huffman tables and scans of another one.
 
