@@ -1,0 +1,258 @@
+"""One file through medshield's own path, and judged by readers that know nothing of it."""
+
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from medshield.dataset.intensity import KindSurvey, choose, range_name, spread_of
+from medshield.dataset.scan import _plan_other
+from medshield.errors import InputError, MedshieldError, NotAnImage, RefusedFile
+from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
+from medshield.release_writer import NOTHING_MOVED
+from tests.tools.readers import Reading, reading, views_of
+
+BELOW_ONE_STEP = "epsilon is less than one stored unit of this file"
+CATEGORIES = ("exact", "copied", "omitted", "refused", "wrong")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the survey of a folder finds out about one file.
+
+    Attributes:
+        path: below the folder.
+        category, reason: of a file that is not protected; empty for one that will be tried.
+        kind, spread, survey: what its intensity range is chosen by.
+    """
+
+    path: str
+    category: str = ""
+    reason: str = ""
+    kind: str = ""
+    spread: float = 0.0
+    survey: KindSurvey | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file.
+
+    Attributes:
+        path: below the folder.
+        category: one of `CATEGORIES`.
+        reason: why it is not exact.
+        format, kind: as the established reader has them; empty where none decodes the file.
+        lossless: whether its coding is.
+        stuck: whether no value can move within epsilon, by arithmetic.
+        ratio: size of the written file over that of the source.
+        as_asked: share of the values that are what was asked for, of an exact one.
+    """
+
+    path: str
+    category: str
+    reason: str = ""
+    format: str = ""
+    kind: str = ""
+    lossless: bool = False
+    stuck: bool = False
+    ratio: float | None = None
+    as_asked: float | None = None
+
+
+def look(folder: Path, path: str) -> Look:
+    """Recognise and decode one file."""
+    try:
+        codec = recognise(folder / path)
+        if codec is None:
+            plan = _plan_other(path, "")
+            return Look(path, {"copy": "copied", "omit": "omitted"}.get(plan.action, "refused"),
+                        plan.reason)  # fmt: skip
+        image = codec.decode(folder / path)
+        survey = KindSurvey()
+        survey.add(image)
+        return Look(path, kind=image.kind, spread=spread_of(image), survey=survey)
+    except NotAnImage as found:
+        return Look(path, "copied", str(found))
+    except RefusedFile as found:
+        return Look(path, "refused", str(found))
+    except Exception as error:  # a traceback is never an answer
+        return Look(path, "wrong", f"{type(error).__name__} when it is decoded")
+
+
+def ranges_of(looks: list[Look]) -> tuple[dict[str, IntensityRange], dict[str, str]]:
+    """The range of each kind of file in a folder, and why a kind has none."""
+    surveys: dict[str, KindSurvey] = {}
+    for found in looks:
+        if found.survey:
+            surveys.setdefault(found.kind, KindSurvey()).merge(found.survey)
+    ranges: dict[str, IntensityRange] = {}
+    missing: dict[str, str] = {}
+    for kind, survey in sorted(surveys.items()):
+        try:
+            ranges |= choose([(kind, survey)], "auto")
+        except InputError as error:
+            missing[kind] = str(error)
+    return ranges, missing
+
+
+def attempt(
+    folder: Path,
+    found: Look,
+    ranges: dict[str, IntensityRange],
+    missing: dict[str, str],
+    epsilon: Fraction,
+    scratch: Path,
+) -> Outcome:
+    """Protect one file, if it is one to protect, and judge what was written."""
+    source = folder / found.path
+    seen = reading(source)
+    category, reason, ratio, as_asked = found.category, found.reason, None, None
+    if not category and found.kind in missing:
+        category, reason = "refused", missing[found.kind]
+    elif not category:
+        intensity = ranges[range_name(found.kind, found.spread, ranges)]
+        try:
+            faults, ratio, as_asked = _protected(source, seen, intensity, epsilon, scratch)
+            category, reason = ("wrong", "; ".join(faults)) if faults else ("exact", "")
+        except RefusedFile as error:
+            category, reason = "refused", str(error)
+        except Exception as error:  # a traceback is never an answer
+            category, reason = "wrong", f"{type(error).__name__} when it is written: {error}"
+    if seen is None:
+        return Outcome(found.path, category, reason, ratio=ratio)
+    stuck = category == "refused" and (
+        reason.startswith(BELOW_ONE_STEP) or seen.stuck(float(epsilon))
+    )
+    return Outcome(
+        found.path, category, reason, seen.format, seen.kind, seen.lossless, stuck, ratio, as_asked
+    )
+
+
+def _protected(
+    source: Path, seen: Reading | None, intensity: IntensityRange, epsilon: Fraction, scratch: Path
+) -> tuple[list[str], float, float]:
+    """The faults of the written file, its size over the source's, and the share as asked for."""
+    codec = recognise(source)
+    assert codec is not None
+    image = codec.decode(source)
+    radius = image.epsilon_stored(intensity, epsilon)
+    if radius <= 0:
+        raise RefusedFile(BELOW_ONE_STEP)
+    wanted = image.moved(random_signs(image, source.name, epsilon), intensity, epsilon)
+    target = scratch / source.name
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    for partner in _partners(source):
+        shutil.copyfile(partner, scratch / partner.name)
+    codec.write(image, wanted, target, radius)
+    ratio = target.stat().st_size / source.stat().st_size
+    try:
+        again = codec.decode(target).stored
+        faults = list(_faults(source, target, seen, codec, image, wanted, again, radius))
+    except MedshieldError as error:
+        return [f"medshield does not read what it wrote: {error}"], ratio, 0.0
+    if not faults and _equal(again, image.stored):
+        raise RefusedFile(NOTHING_MOVED)
+    return faults, ratio, float(np.mean(_same(again, wanted))) if not faults else 0.0
+
+
+def random_signs(image: DecodedImage, name: str, epsilon: Fraction) -> np.ndarray:
+    """Plus or minus epsilon for every value, the same in all channels of a grey image."""
+    rng = np.random.default_rng(zlib.crc32(name.encode("utf-8", "surrogateescape")))
+    frames, height, width, _ = image.stored.shape
+    channels = 1 if image.is_grey else image.colour_channels
+    signs = rng.integers(0, 2, (frames, channels, height, width), dtype=np.int8) * 2 - 1
+    delta = signs.astype(np.float32) * np.float32(epsilon)
+    return np.broadcast_to(delta, (frames, image.colour_channels, height, width))
+
+
+def _partners(source: Path) -> list[Path]:
+    """The header of a .hdr/.img pair, without which its voxels mean nothing."""
+    name = source.name.replace(".img", ".hdr")
+    header = source.with_name(name)
+    return [header] if name != source.name and header.is_file() else []
+
+
+def _faults(
+    source: Path,
+    target: Path,
+    seen: Reading | None,
+    codec: Codec,
+    image: DecodedImage,
+    wanted: np.ndarray,
+    again: np.ndarray,
+    radius: float,
+) -> Iterator[str]:
+    """What is wrong with a written file."""
+    for place in codec.differences(source, target):
+        yield f"changed outside the pixels: {place}"
+    if seen is None:
+        yield "no established reader decodes the source"
+        return
+    if again.shape != image.stored.shape:
+        yield "medshield sees another size"
+        return
+    after = reading(target)
+    if after is None:
+        yield "the established reader does not decode what was written"
+        return
+    agreeing = [name for name, view in views_of(seen) if _equal(view, image.stored)]
+    if not agreeing:
+        yield "the established reader sees other values in the source"
+        return
+    views = dict(views_of(after))
+    for name in agreeing:
+        view = views.get(name)
+        if view is None or view.shape != image.stored.shape:
+            continue  # of a lossy source, whose coding and so whose raw view is another now
+        yield from _value_faults(image, wanted, again, view, radius, exact=is_direct(seen))
+        return
+    yield "the established reader sees another size"
+
+
+def is_direct(seen: Reading) -> bool:
+    """Whether every value can be stored, so that each one lies between its source and the wanted.
+
+    Not so where a table, a quantiser or shared colours stand between.
+    """
+    names = ("palette", "422", "420")
+    return seen.lossless and seen.levels is None and not any(n in seen.kind for n in names)
+
+
+def _value_faults(
+    image: DecodedImage,
+    wanted: np.ndarray,
+    again: np.ndarray,
+    seen: np.ndarray,
+    radius: float,
+    exact: bool,
+) -> Iterator[str]:
+    """Where the values, as the established reader sees them, break a promise."""
+    if not _equal(seen, again):
+        yield "the established reader sees other values than medshield in what was written"
+    before, asked, after = (a.astype(np.float64) for a in (image.stored, wanted, seen))
+    if not np.array_equal(np.isnan(before), np.isnan(after)):
+        yield "NaN values changed"
+    with np.errstate(invalid="ignore"):  # infinity less itself
+        apart = np.nan_to_num(np.abs(after - before), nan=0.0)
+    if apart.max(initial=0.0) > radius:
+        yield f"a value moved by {apart.max():g}, the bound is {radius:g}"
+    low, high = np.fmin(before, asked), np.fmax(before, asked)
+    if exact and ((after < low) | (after > high)).any():
+        yield "a value moved past what was asked for"
+    alpha = slice(image.colour_channels, None)
+    if not _equal(seen[..., alpha], image.stored[..., alpha]):
+        yield "alpha changed"
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one == other) | ((one != one) & (other != other))
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and bool(_same(one, other).all())
