@@ -25,12 +25,12 @@ def real_data():
     return REAL_DATA
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def program():
     """A function that finds an external program, or skips (fails where CI installed it)."""
 
     def find(name):
-        path = shutil.which(name)
+        path = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin")
         if path is None:
             if os.environ.get("MEDSHIELD_REQUIRE_PROGRAMS"):
                 pytest.fail(f"{name} should be installed here")

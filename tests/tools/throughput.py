@@ -22,12 +22,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import imagecodecs
 import nibabel
 import numpy as np
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -41,17 +38,11 @@ from pydicom.uid import (
 
 from medshield.dataset.intensity import KindSurvey, choose
 from medshield.formats import DecodedImage, IntensityRange, recognise
+from tests.dicom_forms import anatomy, save
 from tests.tools.tables import renew, table, versions
 from tests.tools.trial import random_signs
 
 EPSILON = Fraction(8, 255)
-CODERS: dict[UID, Callable[[np.ndarray], bytes]] = {
-    JPEGLosslessSV1: lambda v: imagecodecs.ljpeg_encode(v, bitspersample=12),
-    JPEGLSLossless: lambda v: imagecodecs.jpegls_encode(v),
-    JPEG2000Lossless: lambda v: imagecodecs.jpeg2k_encode(
-        v, codecformat="J2K", reversible=True, level=0, bitspersample=12
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -71,49 +62,11 @@ class Timing:
     protecting: tuple[float, ...]
 
 
-def anatomy(shape: tuple[int, ...], high: int, seed: int = 0, noise: float = 0.004) -> np.ndarray:
-    """Smooth shapes with some noise: about as compressible as a scan is."""
-    rng = np.random.default_rng(seed)
-    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij", sparse=True)
-    values = np.exp(-3 * sum(axis**2 for axis in axes))
-    for _ in range(4):
-        centre, width = rng.uniform(-0.6, 0.6, len(shape)), rng.uniform(0.1, 0.3)
-        offsets = zip(axes, centre, strict=True)
-        values = values + 0.4 * np.exp(-sum((axis - c) ** 2 for axis, c in offsets) / width**2)
-    values = values / values.max() + rng.normal(0, noise, shape)
-    return np.clip(values * high, 0, high)
-
-
-def dicom(path: Path, values: np.ndarray, bits: int, syntax: UID, sop_class: UID) -> None:
-    """A grey image of unsigned 12- or 16-bit values."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, sop_class
-    meta.MediaStorageSOPInstanceUID = "1.2.826.0.1.3680043.8.498.7"
-    dataset = Dataset()
-    dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
-    dataset.Modality = "CT" if sop_class == CTImageStorage else "CR"
-    dataset.Rows, dataset.Columns = values.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, bits, bits - 1
-    dataset.PixelRepresentation = 0
-    dataset.WindowCenter, dataset.WindowWidth = 1 << (bits - 1), 1 << bits
-    dataset.PixelData = values.tobytes()
-    dataset["PixelData"].VR = "OW"
-    if syntax == RLELossless:
-        dataset.compress(RLELossless, generate_instance_uid=False)
-    elif syntax != ExplicitVRLittleEndian:
-        dataset.PixelData = encapsulate([bytes(CODERS[syntax](values))])
-        dataset["PixelData"].is_undefined_length = True
-        meta.TransferSyntaxUID = syntax
-    dataset.save_as(path, enforce_file_format=True)
-
-
-def _dicom_of(side: int, bits: int, syntax: UID, sop_class: UID = CTImageStorage):
+def _dicom_of(side: int, syntax: UID, sop_class: UID = CTImageStorage):
     def make(path: Path, scale: float) -> None:
         n = max(32, round(side * scale))
-        values = anatomy((n, n), (1 << bits) - 1).astype("<u2")
-        dicom(path, values, bits, syntax, sop_class)
+        values = anatomy((1, n, n, 1), 4095).astype("<u2")
+        save(path, values, syntax, 12, sop_class)
 
     return make
 
@@ -146,18 +99,18 @@ def _tiff(path: Path, scale: float) -> None:
 
 
 FILES: dict[str, tuple[str, Callable[[Path, float], None]]] = {
-    "DICOM CT 512, uncompressed": ("ct.dcm", _dicom_of(512, 12, ExplicitVRLittleEndian)),
-    "DICOM CT 512, RLE": ("ct.dcm", _dicom_of(512, 12, RLELossless)),
-    "DICOM CT 512, JPEG-LS": ("ct.dcm", _dicom_of(512, 12, JPEGLSLossless)),
-    "DICOM CT 512, JPEG 2000": ("ct.dcm", _dicom_of(512, 12, JPEG2000Lossless)),
-    "DICOM CT 512, JPEG lossless": ("ct.dcm", _dicom_of(512, 12, JPEGLosslessSV1)),
+    "DICOM CT 512, uncompressed": ("ct.dcm", _dicom_of(512, ExplicitVRLittleEndian)),
+    "DICOM CT 512, RLE": ("ct.dcm", _dicom_of(512, RLELossless)),
+    "DICOM CT 512, JPEG-LS": ("ct.dcm", _dicom_of(512, JPEGLSLossless)),
+    "DICOM CT 512, JPEG 2000": ("ct.dcm", _dicom_of(512, JPEG2000Lossless)),
+    "DICOM CT 512, JPEG lossless": ("ct.dcm", _dicom_of(512, JPEGLosslessSV1)),
     "DICOM radiograph 2000, uncompressed": (
         "cr.dcm",
-        _dicom_of(2000, 12, ExplicitVRLittleEndian, ComputedRadiographyImageStorage),
+        _dicom_of(2000, ExplicitVRLittleEndian, ComputedRadiographyImageStorage),
     ),
     "DICOM radiograph 2000, JPEG 2000": (
         "cr.dcm",
-        _dicom_of(2000, 12, JPEG2000Lossless, ComputedRadiographyImageStorage),
+        _dicom_of(2000, JPEG2000Lossless, ComputedRadiographyImageStorage),
     ),
     "JPEG colour 1000": ("photo.jpg", _jpeg),
     "PNG grey 8 bit 1000": ("grey.png", _png_of(8)),

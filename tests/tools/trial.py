@@ -16,6 +16,7 @@ from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.release_writer import NOTHING_MOVED
 from tests.tools.readers import Reading, reading, views_of
 
+EPSILON = Fraction(8, 255)
 BELOW_ONE_STEP = "epsilon is less than one stored unit of this file"
 CATEGORIES = ("exact", "copied", "omitted", "refused", "wrong")
 
@@ -62,6 +63,25 @@ class Outcome:
     stuck: bool = False
     ratio: float | None = None
     as_asked: float | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file that was written, and what it was to be.
+
+    Attributes:
+        codec: that wrote it.
+        image: the source.
+        wanted: the stored values asked for.
+        radius: the bound, in stored units.
+        notes: elements that had to change.
+    """
+
+    codec: Codec
+    image: DecodedImage
+    wanted: np.ndarray
+    radius: float
+    notes: tuple[str, ...]
 
 
 def look(folder: Path, path: str) -> Look:
@@ -137,28 +157,58 @@ def _protected(
     source: Path, seen: Reading | None, intensity: IntensityRange, epsilon: Fraction, scratch: Path
 ) -> tuple[list[str], float, float]:
     """The faults of the written file, its size over the source's, and the share as asked for."""
-    codec = recognise(source)
-    assert codec is not None
-    image = codec.decode(source)
-    radius = image.epsilon_stored(intensity, epsilon)
-    if radius <= 0:
-        raise RefusedFile(BELOW_ONE_STEP)
-    wanted = image.moved(random_signs(image, source.name, epsilon), intensity, epsilon)
     target = scratch / source.name
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    for partner in _partners(source):
-        shutil.copyfile(partner, scratch / partner.name)
-    codec.write(image, wanted, target, radius)
+    made = protect(source, target, intensity, epsilon)
+    codec, image = made.codec, made.image
     ratio = target.stat().st_size / source.stat().st_size
     try:
         again = codec.decode(target).stored
-        faults = list(_faults(source, target, seen, codec, image, wanted, again, radius))
+        faults = list(_faults(source, target, seen, made, again))
     except MedshieldError as error:
         return [f"medshield does not read what it wrote: {error}"], ratio, 0.0
     if not faults and _equal(again, image.stored):
         raise RefusedFile(NOTHING_MOVED)
-    return faults, ratio, float(np.mean(_same(again, wanted))) if not faults else 0.0
+    return faults, ratio, float(np.mean(_same(again, made.wanted))) if not faults else 0.0
+
+
+def protect(
+    source: Path, target: Path, intensity: IntensityRange | None = None, epsilon: Fraction = EPSILON
+) -> Made:
+    """Write `source` to `target` with plus or minus epsilon in every value.
+
+    Args:
+        source: an image.
+        target: does not exist; of a .hdr/.img pair, the header is put beside it.
+        intensity: the range of its kind; None for that of a folder with this file alone.
+        epsilon: a fraction of the range.
+
+    Raises:
+        RefusedFile: it can't be protected.
+    """
+    codec = recognise(source)
+    assert codec is not None
+    image = codec.decode(source)
+    if intensity is None:
+        intensity = _own_range(image)
+    radius = image.epsilon_stored(intensity, epsilon)
+    if radius <= 0:
+        raise RefusedFile(BELOW_ONE_STEP)
+    wanted = image.moved(random_signs(image, source.name, epsilon), intensity, epsilon)
+    for partner in _partners(source):
+        shutil.copyfile(partner, target.parent / partner.name)
+    notes = codec.write(image, wanted, target, radius)
+    return Made(codec, image, wanted, radius, tuple(notes))
+
+
+def _own_range(image: DecodedImage) -> IntensityRange:
+    survey = KindSurvey()
+    survey.add(image)
+    try:
+        return choose([(image.kind, survey)], "auto")[image.kind]
+    except InputError as error:
+        raise RefusedFile(str(error)) from error
 
 
 def random_signs(image: DecodedImage, name: str, epsilon: Fraction) -> np.ndarray:
@@ -179,38 +229,32 @@ def _partners(source: Path) -> list[Path]:
 
 
 def _faults(
-    source: Path,
-    target: Path,
-    seen: Reading | None,
-    codec: Codec,
-    image: DecodedImage,
-    wanted: np.ndarray,
-    again: np.ndarray,
-    radius: float,
+    source: Path, target: Path, seen: Reading | None, made: Made, again: np.ndarray
 ) -> Iterator[str]:
     """What is wrong with a written file."""
-    for place in codec.differences(source, target):
+    for place in made.codec.differences(source, target):
         yield f"changed outside the pixels: {place}"
     if seen is None:
         yield "no established reader decodes the source"
         return
-    if again.shape != image.stored.shape:
+    stored = made.image.stored
+    if again.shape != stored.shape:
         yield "medshield sees another size"
         return
     after = reading(target)
     if after is None:
         yield "the established reader does not decode what was written"
         return
-    agreeing = [name for name, view in views_of(seen) if _equal(view, image.stored)]
+    agreeing = [name for name, view in views_of(seen) if _equal(view, stored)]
     if not agreeing:
         yield "the established reader sees other values in the source"
         return
     views = dict(views_of(after))
     for name in agreeing:
         view = views.get(name)
-        if view is None or view.shape != image.stored.shape:
+        if view is None or view.shape != stored.shape:
             continue  # of a lossy source, whose coding and so whose raw view is another now
-        yield from _value_faults(image, wanted, again, view, radius, exact=is_direct(seen))
+        yield from _value_faults(made, again, view, exact=is_direct(seen))
         return
     yield "the established reader sees another size"
 
@@ -224,29 +268,22 @@ def is_direct(seen: Reading) -> bool:
     return seen.lossless and seen.levels is None and not any(n in seen.kind for n in names)
 
 
-def _value_faults(
-    image: DecodedImage,
-    wanted: np.ndarray,
-    again: np.ndarray,
-    seen: np.ndarray,
-    radius: float,
-    exact: bool,
-) -> Iterator[str]:
+def _value_faults(made: Made, again: np.ndarray, seen: np.ndarray, exact: bool) -> Iterator[str]:
     """Where the values, as the established reader sees them, break a promise."""
     if not _equal(seen, again):
         yield "the established reader sees other values than medshield in what was written"
-    before, asked, after = (a.astype(np.float64) for a in (image.stored, wanted, seen))
+    before, asked, after = (a.astype(np.float64) for a in (made.image.stored, made.wanted, seen))
     if not np.array_equal(np.isnan(before), np.isnan(after)):
         yield "NaN values changed"
     with np.errstate(invalid="ignore"):  # infinity less itself
         apart = np.nan_to_num(np.abs(after - before), nan=0.0)
-    if apart.max(initial=0.0) > radius:
-        yield f"a value moved by {apart.max():g}, the bound is {radius:g}"
+    if apart.max(initial=0.0) > made.radius:
+        yield f"a value moved by {apart.max():g}, the bound is {made.radius:g}"
     low, high = np.fmin(before, asked), np.fmax(before, asked)
     if exact and ((after < low) | (after > high)).any():
         yield "a value moved past what was asked for"
-    alpha = slice(image.colour_channels, None)
-    if not _equal(seen[..., alpha], image.stored[..., alpha]):
+    alpha = slice(made.image.colour_channels, None)
+    if not _equal(seen[..., alpha], made.image.stored[..., alpha]):
         yield "alpha changed"
 
 
