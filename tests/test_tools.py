@@ -1,7 +1,5 @@
 """The commands behind docs/fidelity.md: they run, and they see what is wrong."""
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,7 +8,7 @@ from medshield.formats.png import PngCodec
 from tests.builders import dicom, jpeg, nifti, png
 from tests.tools import fidelity, throughput
 from tests.tools.tables import renew
-from tests.tools.trial import attempt, look, ranges_of
+from tests.tools.trial import EPSILON
 
 BLOCK = "before\n<!-- begin tables -->\nold\n<!-- end tables -->\nafter\n"
 
@@ -53,8 +51,8 @@ def test_fidelity_counts_every_file(tmp_path):
 
 def of_one(folder):
     """What becomes of the only file of a folder."""
-    looks = [look(folder, path) for path in fidelity.files_of(folder)]
-    return attempt(folder, looks[0], *ranges_of(looks), Fraction(8, 255), folder.parent / "tmp")
+    (outcome,) = fidelity.measure("", folder, fidelity.files_of(folder), EPSILON, 1).outcomes
+    return outcome
 
 
 def spoil(monkeypatch, spoiled):

@@ -49,13 +49,15 @@ def most_apart(made, source, view):
     """
     header = pydicom.dcmread(source, stop_before_pixels=True)
     if made.image.stored.shape[-1] == 3:
-        return 3 * made.radius + 2  # a step in each of Y, Cb and Cr is up to 2.8 steps of blue
-    moved = made.radius * abs(made.image.slope)
+        return (
+            3 * np.max(made.radius) + 2
+        )  # a step in each of Y, Cb and Cr is up to 2.8 steps of blue
+    moved = float(np.max(made.radius * np.abs(made.image.slope)))
     if view == "rendered" and "WindowWidth" in header:
         width = header.WindowWidth
         narrowest = min(width) if isinstance(width, pydicom.multival.MultiValue) else width
         return 255 * moved / float(narrowest) + 2
-    extent = float(np.ptp(made.image.stored)) * abs(made.image.slope)
+    extent = float(np.ptp(made.image.stored * made.image.slope))
     return 255 * 4 * moved / max(extent - 2 * moved, 1) + 2
 
 

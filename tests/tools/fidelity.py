@@ -26,10 +26,12 @@ import nibabel
 import pydicom
 
 from medshield.budget import parse_epsilon
-from medshield.dataset.scan import walk
+from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.scan import SourceFile, scan, walk
 from tests.tools.tables import DataSet, document
-from tests.tools.trial import Look, Outcome, attempt, look, ranges_of
+from tests.tools.trial import Outcome, attempt
 
+NO_LABELS = AnnotationOptions(labels=Path("no such table"))  # so that none are asked for
 CODE = {".py", ".pyc", ".m"}
 
 
@@ -51,32 +53,31 @@ def measure(
     name: str, folder: Path, files: Sequence[str], epsilon: Fraction, workers: int
 ) -> DataSet:
     """What becomes of these files of a folder."""
+    wanted = set(files)
+    found = _quietly(scan, folder, NO_LABELS, epsilon=epsilon, workers=workers)
+    plans = [file for file in found.files if file.path in wanted]
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         mapped = map
         if workers > 1:
             pool = stack.enter_context(ProcessPoolExecutor(workers))
             mapped = partial(pool.map, chunksize=4)
-        looks = list(mapped(partial(_quietly, look, folder), files))
-        ranges, missing = ranges_of(looks)
+        work = partial(_attempt, folder, found.ranges, epsilon, Path(scratch))
         outcomes = []
-        for outcome in mapped(
-            partial(_attempt, folder, ranges, missing, epsilon, Path(scratch)), looks
-        ):
+        for outcome in mapped(work, plans):
             outcomes.append(outcome)
             if outcome.category == "wrong":
                 sys.stderr.write(f"WRONG {name}/{outcome.path}: {outcome.reason}\n")
     return DataSet(name, tuple(outcomes))
 
 
-def _quietly(function, *arguments):
+def _quietly(function, *arguments, **options):
     """Call it with the warnings of libraries left out."""
     with contextlib.redirect_stderr(io.StringIO()):
-        return function(*arguments)
+        return function(*arguments, **options)
 
 
-def _attempt(folder, ranges, missing, epsilon, scratch: Path, found: Look) -> Outcome:
-    own = scratch / str(os.getpid())
-    return _quietly(attempt, folder, found, ranges, missing, epsilon, own)
+def _attempt(folder, ranges, epsilon, scratch: Path, file: SourceFile) -> Outcome:
+    return _quietly(attempt, folder, ranges, epsilon, scratch / str(os.getpid()), file)
 
 
 def named(folders: Sequence[Path]) -> dict[str, Path]:

@@ -47,7 +47,10 @@ class DataSet:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown; numbers to the right."""
+    """A table in Markdown, or a word where it has no rows; numbers to the right."""
+    rows = list(rows)
+    if not rows:
+        return "None."
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     numeric = [
         bool(cells) and all(re.fullmatch(r"[\d.,%/ x-]*", row[k]) for row in cells)
@@ -123,7 +126,7 @@ def misses_table(sets: Sequence[DataSet]) -> str:
 def stuck_table(sets: Sequence[DataSet]) -> str:
     """What can't move by arithmetic, counted by kind."""
     counts = Counter(
-        (found.name, f"{o.format}, {o.kind.removesuffix(', interlaced')}", o.reason)
+        (found.name, f"{o.format}, {o.kind.removesuffix(', interlaced')}", alike(o.reason))
         for found in sets
         for o in found.misses
         if o.stuck
@@ -132,13 +135,18 @@ def stuck_table(sets: Sequence[DataSet]) -> str:
     return table(("data set", "kind", "files", "reason"), rows)
 
 
+def alike(reason: str) -> str:
+    """A reason without its numbers, so that like ones are counted together."""
+    return re.sub(r"\d+(\.\d+)?", "n", reason)
+
+
 def reasons_table(sets: Sequence[DataSet], category: str) -> str:
     """Each reason, how often it was given and for which files."""
     files: dict[str, list[str]] = {}
     sample: dict[str, str] = {}
     for found in sets:
         for outcome in found.of(category):
-            reason = re.sub(r"\d+(\.\d+)?", "N", outcome.reason)
+            reason = alike(outcome.reason)
             sample.setdefault(reason, outcome.reason)
             files.setdefault(reason, []).append(Path(outcome.path).name)
     rows = []

@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import nibabel
@@ -40,9 +39,7 @@ from medshield.dataset.intensity import KindSurvey, choose
 from medshield.formats import DecodedImage, IntensityRange, recognise
 from tests.dicom_forms import anatomy, save
 from tests.tools.tables import renew, table, versions
-from tests.tools.trial import random_signs
-
-EPSILON = Fraction(8, 255)
+from tests.tools.trial import EPSILON, random_signs
 
 
 @dataclass(frozen=True)
@@ -136,10 +133,11 @@ def protect(source: Path, target: Path, delta: np.ndarray, intensity: IntensityR
     assert codec is not None
     image = codec.decode(source)
     radius = image.epsilon_stored(intensity, EPSILON)
-    codec.write(image, image.moved(delta, intensity, EPSILON), target, radius)
-    again = codec.decode(target)
+    codec.write(image, image.moved(delta, intensity, EPSILON), target, float(np.max(radius)))
+    again = codec.read_back(image, target)
     moved = np.abs(again.stored.astype(np.float64) - image.stored.astype(np.float64))
-    assert 0 < moved.max() <= radius
+    assert moved.max() > 0
+    assert (moved <= radius).all()
 
 
 def range_for(image: DecodedImage) -> IntensityRange:

@@ -2,41 +2,30 @@
 
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from medshield.dataset.intensity import KindSurvey, choose, range_name, spread_of
-from medshield.dataset.scan import _plan_other
-from medshield.errors import InputError, MedshieldError, NotAnImage, RefusedFile
+from medshield.dataset.intensity import KindSurvey, choose
+from medshield.dataset.scan import SourceFile
+from medshield.errors import InputError, MedshieldError, RefusedFile
 from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
+from medshield.formats.base import PerFrame
 from medshield.release_writer import NOTHING_MOVED
 from tests.tools.readers import Reading, reading, views_of
 
 EPSILON = Fraction(8, 255)
-BELOW_ONE_STEP = "epsilon is less than one stored unit of this file"
+TOO_COARSE = "epsilon is less than"
 CATEGORIES = ("exact", "copied", "omitted", "refused", "wrong")
-
-
-@dataclass(frozen=True)
-class Look:
-    """What the survey of a folder finds out about one file.
-
-    Attributes:
-        path: below the folder.
-        category, reason: of a file that is not protected; empty for one that will be tried.
-        kind, spread, survey: what its intensity range is chosen by.
-    """
-
-    path: str
-    category: str = ""
-    reason: str = ""
-    kind: str = ""
-    spread: float = 0.0
-    survey: KindSurvey | None = None
+CATEGORY_OF_ACTION = {
+    "protect": "exact",
+    "copy": "copied",
+    "omit": "omitted",
+    "refuse": "refused",
+}
 
 
 @dataclass(frozen=True)
@@ -73,83 +62,43 @@ class Made:
         codec: that wrote it.
         image: the source.
         wanted: the stored values asked for.
-        radius: the bound, in stored units.
+        radius: the bound, in stored units; of each frame where they are scaled differently.
         notes: elements that had to change.
     """
 
     codec: Codec
     image: DecodedImage
     wanted: np.ndarray
-    radius: float
+    radius: PerFrame
     notes: tuple[str, ...]
-
-
-def look(folder: Path, path: str) -> Look:
-    """Recognise and decode one file."""
-    try:
-        codec = recognise(folder / path)
-        if codec is None:
-            plan = _plan_other(path, "")
-            return Look(path, {"copy": "copied", "omit": "omitted"}.get(plan.action, "refused"),
-                        plan.reason)  # fmt: skip
-        image = codec.decode(folder / path)
-        survey = KindSurvey()
-        survey.add(image)
-        return Look(path, kind=image.kind, spread=spread_of(image), survey=survey)
-    except NotAnImage as found:
-        return Look(path, "copied", str(found))
-    except RefusedFile as found:
-        return Look(path, "refused", str(found))
-    except Exception as error:  # a traceback is never an answer
-        return Look(path, "wrong", f"{type(error).__name__} when it is decoded")
-
-
-def ranges_of(looks: list[Look]) -> tuple[dict[str, IntensityRange], dict[str, str]]:
-    """The range of each kind of file in a folder, and why a kind has none."""
-    surveys: dict[str, KindSurvey] = {}
-    for found in looks:
-        if found.survey:
-            surveys.setdefault(found.kind, KindSurvey()).merge(found.survey)
-    ranges: dict[str, IntensityRange] = {}
-    missing: dict[str, str] = {}
-    for kind, survey in sorted(surveys.items()):
-        try:
-            ranges |= choose([(kind, survey)], "auto")
-        except InputError as error:
-            missing[kind] = str(error)
-    return ranges, missing
 
 
 def attempt(
     folder: Path,
-    found: Look,
-    ranges: dict[str, IntensityRange],
-    missing: dict[str, str],
+    ranges: Mapping[str, IntensityRange],
     epsilon: Fraction,
     scratch: Path,
+    file: SourceFile,
 ) -> Outcome:
-    """Protect one file, if it is one to protect, and judge what was written."""
-    source = folder / found.path
+    """Do what is planned for one file of a folder, and judge what was written."""
+    source = folder / file.path
     seen = reading(source)
-    category, reason, ratio, as_asked = found.category, found.reason, None, None
-    if not category and found.kind in missing:
-        category, reason = "refused", missing[found.kind]
-    elif not category:
-        intensity = ranges[range_name(found.kind, found.spread, ranges)]
+    category, reason, ratio, as_asked = CATEGORY_OF_ACTION[file.action], file.reason, None, None
+    if category == "exact":
         try:
-            faults, ratio, as_asked = _protected(source, seen, intensity, epsilon, scratch)
+            faults, ratio, as_asked = _protected(source, seen, ranges[file.kind], epsilon, scratch)
             category, reason = ("wrong", "; ".join(faults)) if faults else ("exact", "")
         except RefusedFile as error:
             category, reason = "refused", str(error)
         except Exception as error:  # a traceback is never an answer
             category, reason = "wrong", f"{type(error).__name__} when it is written: {error}"
     if seen is None:
-        return Outcome(found.path, category, reason, ratio=ratio)
+        return Outcome(file.path, category, reason, ratio=ratio)
     stuck = category == "refused" and (
-        reason.startswith(BELOW_ONE_STEP) or seen.stuck(float(epsilon))
+        seen.stuck(float(epsilon)) or (seen.levels is None and reason.startswith(TOO_COARSE))
     )
     return Outcome(
-        found.path, category, reason, seen.format, seen.kind, seen.lossless, stuck, ratio, as_asked
+        file.path, category, reason, seen.format, seen.kind, seen.lossless, stuck, ratio, as_asked
     )
 
 
@@ -161,14 +110,13 @@ def _protected(
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     made = protect(source, target, intensity, epsilon)
-    codec, image = made.codec, made.image
     ratio = target.stat().st_size / source.stat().st_size
     try:
-        again = codec.decode(target).stored
+        again = made.codec.read_back(made.image, target).stored
         faults = list(_faults(source, target, seen, made, again))
     except MedshieldError as error:
         return [f"medshield does not read what it wrote: {error}"], ratio, 0.0
-    if not faults and _equal(again, image.stored):
+    if not faults and _equal(again, made.image.stored):
         raise RefusedFile(NOTHING_MOVED)
     return faults, ratio, float(np.mean(_same(again, made.wanted))) if not faults else 0.0
 
@@ -193,12 +141,12 @@ def protect(
     if intensity is None:
         intensity = _own_range(image)
     radius = image.epsilon_stored(intensity, epsilon)
-    if radius <= 0:
-        raise RefusedFile(BELOW_ONE_STEP)
+    if image.is_integer and not np.all(radius >= image.step):
+        raise RefusedFile(f"{TOO_COARSE} one step of this file")
     wanted = image.moved(random_signs(image, source.name, epsilon), intensity, epsilon)
     for partner in _partners(source):
         shutil.copyfile(partner, target.parent / partner.name)
-    notes = codec.write(image, wanted, target, radius)
+    notes = codec.write(image, wanted, target, float(np.max(radius)))
     return Made(codec, image, wanted, radius, tuple(notes))
 
 
@@ -277,8 +225,8 @@ def _value_faults(made: Made, again: np.ndarray, seen: np.ndarray, exact: bool) 
         yield "NaN values changed"
     with np.errstate(invalid="ignore"):  # infinity less itself
         apart = np.nan_to_num(np.abs(after - before), nan=0.0)
-    if apart.max(initial=0.0) > made.radius:
-        yield f"a value moved by {apart.max():g}, the bound is {made.radius:g}"
+    if (apart > made.radius).any():
+        yield f"a value moved by {apart.max():g}, the bound is {np.max(made.radius):g}"
     low, high = np.fmin(before, asked), np.fmax(before, asked)
     if exact and ((after < low) | (after > high)).any():
         yield "a value moved past what was asked for"
