@@ -55,6 +55,7 @@ class Reading:
         kind: the transfer syntax, the PNG's colours and depth, the volume's type, ...
         lossless: whether the coding keeps the values exactly.
         views: by name, each decoded when it is called; the first is what is stored.
+        subsampled: pixels share their colours.
         levels: of a coding with few values: (those used, those there are), each (n, channels),
             on a scale of 0 to 255, an alpha channel last where a palette has one; None where the
             steps between two values are too fine to matter.
@@ -64,7 +65,13 @@ class Reading:
     kind: str
     lossless: bool
     views: dict[str, View] = field(repr=False)
+    subsampled: bool = False
     levels: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def direct(self) -> bool:
+        """Whether every value can be stored: no table, quantiser or shared colour in between."""
+        return self.lossless and self.levels is None and not self.subsampled
 
     def stuck(self, epsilon: float) -> bool:
         """Whether no value used has another one within epsilon: by arithmetic alone."""
@@ -149,7 +156,8 @@ def _dicom(path: Path) -> Reading | None:
     if dataset.get("BitsStored") == 1:
         levels = _greys(1)
     lossless = not syntax.is_compressed or syntax in LOSSLESS_CODINGS or syntax.is_deflated
-    return Reading("DICOM", syntax.name, lossless, views, levels)
+    subsampled = colours in ("YBR_FULL_422", "YBR_PARTIAL_422")
+    return Reading("DICOM", syntax.name, lossless, views, subsampled, levels)
 
 
 def _by_dcmtk(path: Path, dataset: pydicom.Dataset) -> pydicom.Dataset:
@@ -196,7 +204,7 @@ def _png(path: Path) -> Reading:
     elif depth < 8:
         views["L"] = lambda: pillow("L")
         levels = _greys(depth)
-    return Reading("PNG", kind, True, views, levels)
+    return Reading("PNG", kind, True, views, levels=levels)
 
 
 def _jpeg(path: Path) -> Reading:
@@ -239,7 +247,7 @@ def _tiff(path: Path) -> Reading:
 
     views: dict[str, View] = {"tifffile": pages}
     views |= {mode: lambda mode=mode: pillow(mode) for mode in ("L", "RGB")}
-    return Reading("TIFF", kind, lossless, views, levels)
+    return Reading("TIFF", kind, lossless, views, levels=levels)
 
 
 def _volume(path: Path) -> Reading | None:
