@@ -26,12 +26,10 @@ import nibabel
 import pydicom
 
 from medshield.budget import parse_epsilon
-from medshield.dataset.annotations import AnnotationOptions
 from medshield.dataset.scan import SourceFile, scan, walk
 from tests.tools.tables import DataSet, document
-from tests.tools.trial import Outcome, attempt
+from tests.tools.trial import NO_LABELS, Outcome, attempt
 
-NO_LABELS = AnnotationOptions(labels=Path("no such table"))  # so that none are asked for
 CODE = {".py", ".pyc", ".m"}
 
 

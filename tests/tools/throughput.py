@@ -35,11 +35,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medshield.dataset.intensity import KindSurvey, choose
-from medshield.formats import DecodedImage, IntensityRange, recognise
+from medshield.formats import IntensityRange, recognise
 from tests.dicom_forms import anatomy, save
 from tests.tools.tables import renew, table, versions
-from tests.tools.trial import EPSILON, random_signs
+from tests.tools.trial import EPSILON, own_range, random_signs
 
 
 @dataclass(frozen=True)
@@ -140,20 +139,13 @@ def protect(source: Path, target: Path, delta: np.ndarray, intensity: IntensityR
     assert (moved <= radius).all()
 
 
-def range_for(image: DecodedImage) -> IntensityRange:
-    """As a folder of this one file would have it."""
-    survey = KindSurvey()
-    survey.add(image)
-    return choose([(image.kind, survey)], "auto")[image.kind]
-
-
 def timed(name: str, source: Path, repeats: int) -> Timing | None:
     """The rounds of one file, after one that does not count; None where no codec takes it."""
     codec = recognise(source)
     if codec is None:
         return None
     image = codec.decode(source)
-    intensity, delta = range_for(image), random_signs(image, name, EPSILON)
+    intensity, delta = own_range(source), random_signs(image, name, EPSILON)
     seconds: dict[str, list[float]] = {"copying": [], "protecting": []}
     work = {"copying": copy, "protecting": lambda s, t: protect(s, t, delta, intensity)}
     for round_number in range(repeats + 1):

@@ -1,6 +1,7 @@
 """One file through medshield's own path, and judged by readers that know nothing of it."""
 
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from medshield.dataset.intensity import KindSurvey, choose
-from medshield.dataset.scan import SourceFile
+from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.scan import SourceFile, scan
 from medshield.errors import InputError, MedshieldError, RefusedFile
 from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.formats.base import PerFrame
 from medshield.release_writer import NOTHING_MOVED
 from tests.tools.readers import Reading, reading, views_of
 
+NO_LABELS = AnnotationOptions(labels=Path("no such table"))  # so that none are asked for
 EPSILON = Fraction(8, 255)
 TOO_COARSE = "epsilon is less than"
 CATEGORIES = ("exact", "copied", "omitted", "refused", "wrong")
@@ -139,7 +141,7 @@ def protect(
     assert codec is not None
     image = codec.decode(source)
     if intensity is None:
-        intensity = _own_range(image)
+        intensity = own_range(source)
     radius = image.epsilon_stored(intensity, epsilon)
     if image.is_integer and not np.all(radius >= image.step):
         raise RefusedFile(f"{TOO_COARSE} one step of this file")
@@ -150,13 +152,23 @@ def protect(
     return Made(codec, image, wanted, radius, tuple(notes))
 
 
-def _own_range(image: DecodedImage) -> IntensityRange:
-    survey = KindSurvey()
-    survey.add(image)
-    try:
-        return choose([(image.kind, survey)], "auto")[image.kind]
-    except InputError as error:
-        raise RefusedFile(str(error)) from error
+def own_range(source: Path) -> IntensityRange:
+    """The range that a folder of this file alone has.
+
+    Raises:
+        RefusedFile: it is not to be protected.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for part in (source, *_partners(source)):
+            shutil.copyfile(part, Path(folder, part.name))
+        try:
+            found = scan(Path(folder), NO_LABELS)
+        except InputError as error:
+            raise RefusedFile(str(error)) from error
+    (file,) = (file for file in found.files if file.path == source.name)
+    if file.action != "protect":
+        raise RefusedFile(file.reason)
+    return found.ranges[file.kind]
 
 
 def random_signs(image: DecodedImage, name: str, epsilon: Fraction) -> np.ndarray:
