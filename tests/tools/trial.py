@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from medshield.audit import Allowed, auditor_named
+from medshield.audit.bound import movement
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.dataset.scan import SourceFile, scan
 from medshield.errors import InputError, MedshieldError, RefusedFile
@@ -64,6 +66,7 @@ class Made:
         codec: that wrote it.
         image: the source.
         wanted: the stored values asked for.
+        intensity, epsilon: that it was protected with.
         radius: the bound, in stored units; of each frame where they are scaled differently.
         notes: elements that had to change.
     """
@@ -71,6 +74,8 @@ class Made:
     codec: Codec
     image: DecodedImage
     wanted: np.ndarray
+    intensity: IntensityRange
+    epsilon: Fraction
     radius: PerFrame
     notes: tuple[str, ...]
 
@@ -149,7 +154,7 @@ def protect(
     for partner in _partners(source):
         shutil.copyfile(partner, target.parent / partner.name)
     notes = codec.write(image, wanted, target, float(np.max(radius)))
-    return Made(codec, image, wanted, radius, tuple(notes))
+    return Made(codec, image, wanted, intensity, epsilon, radius, tuple(notes))
 
 
 def own_range(source: Path) -> IntensityRange:
@@ -192,9 +197,7 @@ def _faults(
     source: Path, target: Path, seen: Reading | None, made: Made, again: np.ndarray
 ) -> Iterator[str]:
     """What is wrong with a written file."""
-    for place in made.codec.differences(source, target):
-        if not any(place.startswith(note[:11]) for note in made.notes):
-            yield f"changed outside the pixels: {place}"
+    yield from _audited(source, target, made)
     if seen is None:
         yield "no established reader decodes the source"
         return
@@ -218,6 +221,22 @@ def _faults(
         yield from _value_faults(made, again, view, exact=seen.direct)
         return
     yield "the established reader sees another size"
+
+
+def _audited(source: Path, target: Path, made: Made) -> Iterator[str]:
+    """What `medshield check` would find wrong with a written file."""
+    auditor = auditor_named(made.codec.name)
+    if auditor is None:
+        yield "check does not know the format"
+        return
+    clean, released = auditor.read(source), auditor.read(target)
+    if clean.values.shape != released.values.shape:
+        yield "check sees another size"
+        return
+    for fault, place in movement(clean, released, made.intensity, made.epsilon).faults.items():
+        yield f"{fault} {place}"
+    for place in auditor.differences(source, target, Allowed(made.notes)):
+        yield f"changed outside the pixels: {place}"
 
 
 def _value_faults(made: Made, again: np.ndarray, seen: np.ndarray, exact: bool) -> Iterator[str]:
