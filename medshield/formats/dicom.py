@@ -127,6 +127,8 @@ class DicomCodec(Codec):
         source: _Source = image.container
         values = _guarded(lambda: source.stored_as(stored, image.stored, radius))
         data, notes = _guarded(lambda: _rewritten(source, values))
+        if source.view is not None and data is not source.file.raw:
+            notes += source.view.notes(source.values, radius)
         if data is not source.file.raw:
             written = DicomFile.parse(data)
             data, more = _guarded(
@@ -250,6 +252,7 @@ def _described(
         intercept=intercept,
         lowest=limits[0],
         highest=limits[1],
+        step=view.step(values) if view is not None else 1.0,
         frozen=frozen,
         inverted=layout.photometric == "MONOCHROME1",
         declared=dicom_meaning.declared_ranges(header, layout, stored, slope, intercept),

@@ -56,8 +56,7 @@ class TableView:
             radius: what no channel of an entry may move by.
         """
         places = self._places(values)
-        colours, first = np.unique(self.entries[self.usable], axis=0, return_index=True)
-        tree, of_colour = cKDTree(colours.astype(np.float64)), np.flatnonzero(self.usable)[first]
+        tree, of_colour = self._candidates(places)
         found = places.copy()
         for frame, own in enumerate(places):
             moving = np.any(wanted[frame] != self.entries[own], axis=-1)
@@ -69,6 +68,38 @@ class TableView:
             stays = np.all(self.entries[new] == before, axis=-1)
             found[frame][moving] = np.where(stays, pairs[:, 0], new)[place]
         return (found + self.lowest).astype(values.dtype)[..., None]
+
+    def step(self, values: NDArray[Any]) -> float:
+        """The least radius at which a pixel of these values can move; infinite: none ever can."""
+        return float(self._reach(values)[0].min(initial=np.inf))
+
+    def notes(self, values: NDArray[Any], radius: float) -> list[str]:
+        """How many pixels have no other entry within the radius."""
+        reach, counts = self._reach(values)
+        held = counts[reach > radius].sum()
+        if not held:
+            return []
+        return [
+            f"table: {100 * held / counts.sum():.1f} % of the pixels stay, as no other of its "
+            "entries lies within epsilon"
+        ]
+
+    def _reach(self, values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Of each value that occurs, how far the nearest other entry is, and how often it does."""
+        used, counts = np.unique(self._places(values), return_counts=True)
+        tree, _ = self._candidates(used)
+        if not tree.n:
+            return np.full(len(used), np.inf), counts
+        apart, _ = tree.query(self.entries[used], [1, 2], p=np.inf)  # infinite where there is none
+        return np.where(apart > 0, apart, np.inf).min(axis=1), counts
+
+    def _candidates(self, used: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
+        """The distinct entries that a pixel may take, and a place of each; grey stays grey."""
+        grey = np.all(self.entries == self.entries[:, :1], axis=1)
+        usable = self.usable & grey if grey[used].all() else self.usable
+        places = np.flatnonzero(usable)
+        colours, first = np.unique(self.entries[places], axis=0, return_index=True)
+        return cKDTree(colours.astype(np.float64)), places[first]
 
     def _places(self, values: NDArray[Any]) -> NDArray[np.int64]:
         return values[..., 0].astype(np.int64) - self.lowest

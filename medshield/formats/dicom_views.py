@@ -26,6 +26,12 @@ class View(Protocol):
     def nearest(self, wanted: NDArray[Any], values: NDArray[Any], radius: float) -> NDArray[Any]:
         """Stored values shown as near to `wanted` as may be, within `radius` of `values`."""
 
+    def step(self, values: NDArray[Any]) -> float:
+        """The least radius at which a pixel of these values can move."""
+
+    def notes(self, values: NDArray[Any], radius: float) -> list[str]:
+        """What the manifest should say of values that could not move."""
+
 
 def view_of(
     header: Any,

@@ -58,6 +58,14 @@ class YbrView:
             [self._nearest_in_frame(w, v, radius) for w, v in zip(wanted, values, strict=True)]
         )
 
+    def step(self, values: NDArray[Any]) -> float:
+        """One step of the luma is one of red, green and blue."""
+        return 1.0
+
+    def notes(self, values: NDArray[Any], radius: float) -> list[str]:
+        """None: every pixel can move."""
+        return []
+
     def _nearest_in_frame(
         self, wanted: NDArray[Any], source: NDArray[Any], radius: float
     ) -> NDArray[np.uint8]:

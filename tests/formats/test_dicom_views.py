@@ -261,10 +261,35 @@ def test_padding_index_stays_and_no_other_becomes_it(tmp_path):
     assert np.any(before == 11)
 
 
+def test_palette_says_beforehand_how_coarse_it_is_and_afterwards_what_stayed(tmp_path):
+    entries = (np.arange(256)[:, None] % 4 * [80, 60, 85]).astype("u1")
+    entries[0] += 5  # one of 64 values of its colour
+    values = np.resize(np.arange(256, dtype="u1"), (1, 16, 16, 1))
+    source = native(tmp_path / "source", values, **palette(entries))
+    image = CODEC.decode(source)
+    assert image.step == 5
+    notes = CODEC.write(image, moved(image, 8), tmp_path / "target", 8.0)
+    assert notes == [
+        "table: 75.0 % of the pixels stay, as no other of its entries lies within epsilon"
+    ]
+
+
+def test_grey_picture_takes_no_colours_of_its_palette(tmp_path):
+    entries = np.repeat(np.arange(0, 256, 2, dtype="u1")[:, None], 3, axis=1)
+    entries = np.concatenate([entries, entries + np.array([1, 0, 0], "u1")])
+    values = smooth(GREY, 8) // 2
+    image = CODEC.decode(native(tmp_path / "source", values, **palette(entries)))
+    assert image.is_grey
+    wanted = image.stored.astype(int) + np.array([4, 1, 2])
+    CODEC.write(image, wanted.astype("u1"), tmp_path / "one", 8.0)
+    assert CODEC.decode(tmp_path / "one").is_grey
+
+
 def test_palette_with_nothing_near_is_refused(tmp_path):
     entries = (np.arange(256)[:, None] % 4 * [80, 60, 85]).astype("u1")
     source = native(tmp_path / "source", smooth(GREY, 8), **palette(entries))
     image = CODEC.decode(source)
+    assert image.step == 85
     with pytest.raises(RefusedFile, match="nothing in it can be moved"):
         CODEC.write(image, moved(image, 8), tmp_path / "target", 8.0)
     assert not (tmp_path / "target").exists()
