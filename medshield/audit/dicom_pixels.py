@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from copy import copy, deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
 from pydicom.encaps import generate_frames
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+from pydicom.pixels.processing import (
+    apply_color_lut,
+    apply_modality_lut,
+    convert_color_space,
+)
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     HTJ2K,
@@ -111,7 +116,12 @@ def _displayed(dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
         # Some writers put 8-bit entries into the low bytes of 16-bit ones.
         return colours.astype(np.uint8 if highest <= 255 else colours.dtype)
     if _has_table(dataset):
-        return apply_modality_lut(stored, dataset).astype(np.uint16)
+        table = deepcopy(dataset.ModalityLUTSequence)
+        if table[0].LUTDescriptor[2] > 8:
+            table[0].LUTDescriptor[2] = 16  # pydicom knows 8 and 16 bits, the standard all between
+        whole = copy(dataset)
+        whole.ModalityLUTSequence = table
+        return apply_modality_lut(stored, whole).astype(np.uint16)
     return stored
 
 
@@ -125,10 +135,11 @@ def _decoded(dataset: Any) -> NDArray[Any]:
     syntax = dataset.file_meta.TransferSyntaxUID
     bits = int(dataset.get("BitsStored") or 8)
     if syntax == RLELossless:
-        return _as_stored(dataset, [_rle(dataset, frame) for frame in coded_frames(dataset)])
+        frames = [_rle(dataset, frame) for frame in coded_frames(dataset)]
+        return _as_rgb(dataset, _as_stored(dataset, frames))
     if syntax in (JPEGLossless, JPEGLosslessSV1):
         frames = [imagecodecs.ljpeg_decode(frame) for frame in coded_frames(dataset)]
-        return _as_stored(dataset, frames)
+        return _as_rgb(dataset, _as_stored(dataset, frames))
     if syntax in _TWELVE_BITS and bits != 8:
         frames = [imagecodecs.jpeg8_decode(frame) for frame in coded_frames(dataset)]
         return _as_stored(dataset, frames)
@@ -170,6 +181,13 @@ def _as_stored(dataset: Any, frames: list[NDArray[Any]]) -> NDArray[Any]:
     kind = "i" if dataset.PixelRepresentation else "u"
     values: NDArray[Any] = (words << (allocated - stored)).view(f"{kind}{allocated // 8}")
     return values >> (allocated - stored)
+
+
+def _as_rgb(dataset: Any, values: NDArray[Any]) -> NDArray[Any]:
+    """YBR_FULL as it is displayed (PS3.3 C.7.6.3.1.2); other values as they are."""
+    if dataset.PhotometricInterpretation not in ("YBR_FULL", "YBR_FULL_422"):
+        return values
+    return np.stack([convert_color_space(frame, "YBR_FULL", "RGB") for frame in values])
 
 
 def _kind(dataset: Any, values: NDArray[Any], table: bool) -> str:

@@ -20,6 +20,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from medshield.audit.base import Allowed
+from medshield.audit.dicom import DicomAuditor
 from medshield.errors import RefusedFile
 from medshield.formats.base import IntensityRange
 from medshield.formats.dicom import DicomCodec
@@ -205,6 +207,27 @@ def test_every_byte_around_shown_pixels_stays(form, tmp_path):
     source = make(tmp_path / "source")
     released(source, tmp_path / "target", radius)
     assert around_pixels(source) == around_pixels(tmp_path / "target")
+
+
+@pytest.mark.parametrize("form", SHOWN)
+def test_audit_sees_the_same_and_nothing_else_changed(form, tmp_path):
+    make, radius = SHOWN[form]
+    source, target = make(tmp_path / "source"), tmp_path / "target"
+    image = CODEC.decode(source)
+    notes = CODEC.write(image, moved(image, radius), target, float(radius))
+    auditor = DicomAuditor()
+    assert list(auditor.differences(source, target, Allowed(notes=tuple(notes)))) == []
+    for path in (source, target):
+        assert np.array_equal(auditor.read(path).values, CODEC.decode(path).stored)
+        assert auditor.read(path).kind == image.kind
+
+
+def test_modality_table_of_12_bit_entries(tmp_path):
+    """Which pydicom by itself does not apply (PS3.3 C.11.1.1: 8 to 16 bits)."""
+    elements = {"ModalityLUTSequence": lut(curve(), bits=12)}
+    source = native(tmp_path / "source", smooth(GREY), **TWELVE, **elements)
+    assert np.array_equal(CODEC.decode(source).stored, curve()[smooth(GREY)])
+    assert np.array_equal(DicomAuditor().read(source).values, curve()[smooth(GREY)])
 
 
 def test_palette_takes_the_nearest_entry_within_the_bound(tmp_path):
