@@ -236,6 +236,19 @@ def test_undefined_and_infinite_values_stay_without_a_warning():
     np.testing.assert_allclose(moved.ravel()[3:], [0.01, 0.51, 1])
 
 
+def test_values_that_float64_does_not_hold_are_outside_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        odd = image([1e300, -1e300, 0, 0.5, 1, 1.7e308], "float64", slope=1e10, intercept=1.0)
+        assert odd.pixels(GREY_LEVELS).ravel()[:2].tolist() == [1, 0]
+        moved = odd.moved(constant(0.01, odd), GREY_LEVELS, EIGHT)
+    assert (moved == odd.stored).ravel().tolist() == [True, True, False, True, True, True]
+
+
+def test_a_slope_next_to_nothing_has_a_radius():
+    assert stored_radius(GREY_LEVELS, EIGHT, 1e-320, is_integer=True) > 1e300
+
+
 def test_a_value_on_the_edge_of_its_window_stays_although_the_edge_is_rounded():
     """5 * 0.91 - 1024 is the window's edge, and the edge divided back is 5.0000000000001."""
     ct = ramp("int16", slope=0.91, intercept=-1024.0, lowest=-1000, highest=1000)

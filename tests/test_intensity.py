@@ -351,3 +351,11 @@ def test_masks_that_were_sampled_do_not_count():
 
 def test_a_large_image_is_sampled_not_kept():
     assert len(sample(image(np.arange(100_000) % 1000))) <= 2 * SAMPLES_A_FILE
+
+
+def test_values_that_no_instrument_measures_do_not_count():
+    """As in a file of doubles that was read in the wrong byte order."""
+    values = np.r_[np.linspace(0, 100, 1000), 1.7e308, -1.7e308, np.inf]
+    assert ends(chosen([image(values, "float64")])) == pytest.approx((0.5, 99.5))
+    with pytest.raises(InputError, match="same value"):
+        chosen([image([1.7e308, -1.7e308], "float64")])

@@ -28,6 +28,8 @@ SAMPLES_A_FILE = 4096
 FILES_A_STRATUM = 64
 """Files whose values are kept of each stratum, 2 MB; a set has a dozen strata or two."""
 MOST_RANGES_A_FILE = 16
+_NO_MEASURE = 1e300
+"""No quantity is so large; differences of such values, of damaged files, would overflow."""
 _STRATA_A_SCALE = 4
 """A stratum spans a factor of the fourth root of three in spread."""
 
@@ -98,8 +100,9 @@ def sample(image: DecodedImage) -> Values:
     places = chosen if places is None else places[chosen]
     some = values[places].astype(np.float64)
     frames = places // max(1, math.prod(colours.shape[1:]))
-    real = some * _of_frames(image.slope, frames) + _of_frames(image.intercept, frames)
-    return real[np.isfinite(real)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        real = some * _of_frames(image.slope, frames) + _of_frames(image.intercept, frames)
+        return real[np.abs(real) < _NO_MEASURE]
 
 
 class Samples:

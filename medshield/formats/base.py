@@ -162,8 +162,9 @@ class DecodedImage:
 
     def pixels(self, intensity: IntensityRange) -> NDArray[np.float32]:
         """(frames, colour channels, height, width) in [0, 1] of the range: low is dark, NaN 0."""
-        colour = self.stored[..., : self.colour_channels].astype(np.float64)
-        scaled = (colour * self.slope + self.intercept - intensity.low) / intensity.width
+        with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float64
+            real = self._real(self.stored[..., : self.colour_channels])
+            scaled = (real - intensity.low) / intensity.width
         scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
         if self.inverted:
             scaled = 1.0 - scaled
@@ -175,7 +176,7 @@ class DecodedImage:
 
     def outside(self, intensity: IntensityRange) -> NDArray[np.bool_]:
         """True where a value lies outside the range and therefore stays as it is."""
-        values = self.stored.astype(np.float64) * self.slope + self.intercept
+        values = self._real(self.stored)
         return ~((values >= intensity.low) & (values <= intensity.high))
 
     def fixed(self, intensity: IntensityRange) -> NDArray[np.bool_]:
@@ -200,7 +201,12 @@ class DecodedImage:
         Returns:
             An array of the shape and dtype of `stored`. Integers are truncated towards zero.
         """
-        radius = self.epsilon_stored(intensity, epsilon)
+        with np.errstate(over="ignore", invalid="ignore"):  # NaN, and the ends of float64
+            return self._moved(delta, intensity, self.epsilon_stored(intensity, epsilon))
+
+    def _moved(
+        self, delta: NDArray[np.floating[Any]], intensity: IntensityRange, radius: PerFrame
+    ) -> NDArray[Any]:
         step = delta.astype(np.float64).transpose(0, 2, 3, 1) * (intensity.width / self.slope)
         step = np.clip(-step if self.inverted else step, -radius, radius)
         if self.is_integer:
@@ -225,10 +231,16 @@ class DecodedImage:
             result = self._within(result, radius)
         return result
 
+    def _real(self, stored: NDArray[Any]) -> NDArray[np.float64]:
+        """Real-world values of stored ones; infinite where float64 does not reach."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            real: NDArray[np.float64] = stored.astype(np.float64) * self.slope + self.intercept
+        return real
+
     def _within(self, moved: NDArray[Any], radius: PerFrame) -> NDArray[Any]:
         """Pull floats back where rounding to the file's own precision stepped over the radius."""
-        with np.errstate(invalid="ignore"):  # infinity less itself is NaN, which is not over
-            over = np.abs(moved.astype(np.float64) - self.stored.astype(np.float64)) > radius
+        # Infinity less itself is NaN, which is not over.
+        over = np.abs(moved.astype(np.float64) - self.stored.astype(np.float64)) > radius
         return np.where(over, np.nextafter(moved, self.stored), moved).astype(moved.dtype)
 
 
