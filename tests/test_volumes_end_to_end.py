@@ -75,3 +75,16 @@ def test_a_statistic_has_a_range_of_its_own(source):
     ranges = medshield("scan", source, "--json").json["intensity"]
     assert set(ranges) == {"NIfTI", "NIfTI statistic"}
     assert ranges["NIfTI statistic"]["high"] < 5 < ranges["NIfTI"]["high"]
+
+
+def test_a_displacement_field_is_copied(source, tmp_path):
+    field = nibabel.Nifti1Image(np.ones((4, 4, 4, 1, 3), np.float32), np.eye(4))
+    field.header.set_intent("displacement vector")
+    nibabel.save(field, source / "benign" / "warp.nii.gz")
+    release = tmp_path / "out"
+    record = protected(source, release)["benign/warp.nii.gz"]
+    assert (record["status"], record["reason"]) == (
+        "copied",
+        "a displacement field: distances, and no picture",
+    )
+    assert medshield("check", release, "--source", source).code == 0

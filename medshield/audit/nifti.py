@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 _GZIP = b"\x1f\x8b"
 _SIZES = {b"\x5c\x01\0\0": 348, b"\0\0\x01\x5c": 348, b"\x1c\x02\0\0": 540, b"\0\0\x02\x1c": 540}
 _BACKGROUND = 0.1  # of a volume that one value must fill to be its background
-# What the values are, by nifti1.h's NIFTI_INTENT_* codes: statistics, and vectors.
+# What the values are, by nifti1.h's NIFTI_INTENT_* codes: statistics, vectors, and places.
 _STATISTICS, _VECTORS = frozenset({*range(2, 25), 1001}), frozenset({1004, 1005, 1007})
+_POINTS = frozenset({1008, 1009})
+_WARPS = frozenset({*range(2006, 2010), *range(2016, 2019)})  # FSL's own codes
 
 
 class _Volume(NamedTuple):
@@ -58,6 +60,8 @@ class NiftiAuditor:
     def read(self, path: Path) -> AuditedImage:
         """The voxels as stored, before they are scaled; see `Auditor.read`."""
         volume = _opened(path)
+        if _is_geometry(int(volume.image.header["intent_code"]), volume.image.shape):
+            raise NotAnImage("distances or points in space, and no picture")
         try:
             voxels = np.asanyarray(volume.image.dataobj.get_unscaled())
         except Exception as error:  # a damaged file may raise anything
@@ -199,6 +203,13 @@ def _kind(intent: int, colour: bool) -> str:
     if intent in _STATISTICS:
         return "NIfTI statistic"
     return "NIfTI vectors" if intent in _VECTORS else "NIfTI"
+
+
+def _is_geometry(intent: int, shape: tuple[int, ...]) -> bool:
+    """Whether the values are places or displacements (1006, along the fifth axis)."""
+    if intent in _WARPS:
+        return len(shape) == 4
+    return intent in _POINTS or (intent == 1006 and len(shape) == 5 and shape[4] > 1)
 
 
 def _background(values: NDArray[Any]) -> Any:

@@ -79,7 +79,8 @@ def range_name(kind: str, width: float, ranges: Mapping[str, IntensityRange]) ->
         raise RefusedFile(f"no intensity range is declared for {kind} files")
     if len(names) == 1:
         return names[0]
-    return min(names, key=lambda name: abs(math.log(ranges[name].width / max(width, 1e-300))))
+    width = min(max(width, 1e-300), 1e300)
+    return min(names, key=lambda name: abs(math.log(ranges[name].width / width)))
 
 
 def range_of(image: DecodedImage, ranges: Mapping[str, IntensityRange]) -> IntensityRange:
