@@ -10,8 +10,16 @@ from medshield.formats.jpeg import JpegCodec
 from medshield.formats.nifti import NiftiCodec
 from medshield.formats.other_volumes import OTHER_VOLUMES
 from medshield.formats.png import PngCodec
+from medshield.formats.tiff import TiffCodec
 
-CODECS: tuple[Codec, ...] = (PngCodec(), JpegCodec(), DicomCodec(), NiftiCodec(), *OTHER_VOLUMES)
+CODECS: tuple[Codec, ...] = (
+    PngCodec(),
+    JpegCodec(),
+    DicomCodec(),
+    TiffCodec(),  # after DICOM, whose preamble may make a file both
+    NiftiCodec(),
+    *OTHER_VOLUMES,
+)
 HEAD_BYTES = 512
 
 

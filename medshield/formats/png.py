@@ -27,7 +27,7 @@ from medshield.formats.png_chunks import (
 from medshield.formats.png_copies import Removal, removals
 from medshield.formats.png_frames import Edit, Frame, applied, read_frames
 from medshield.formats.png_pixels import Samples, decode_samples, encode_samples
-from medshield.formats.reserved import step_back
+from medshield.formats.reserved import hidden_by_alpha, step_back
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,12 +209,7 @@ def _of_colour(stored: NDArray[Any], colour: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _frozen(stored: NDArray[Any], transparent: NDArray[Any] | None) -> NDArray[np.bool_] | None:
-    """Alpha, and the pixels that nobody sees: noise there shows as soon as alpha is dropped."""
+    """Alpha, and the pixels that nobody sees."""
     if transparent is not None:
         return _of_colour(stored, transparent)
-    channels = stored.shape[-1]
-    if channels in (1, 3):
-        return None
-    frozen = np.repeat(stored[..., -1:] == 0, channels, axis=-1)
-    frozen[..., -1] = True
-    return frozen
+    return hidden_by_alpha(stored) if stored.shape[-1] in (2, 4) else None

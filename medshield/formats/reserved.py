@@ -31,3 +31,16 @@ def step_back(
     else:
         stepped = np.nextafter(wanted, source)
     return np.where(landed, stepped, wanted)
+
+
+def hidden_by_alpha(stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """True for alpha itself, and for the pixels that it hides.
+
+    Nobody sees those, but noise in them would show as soon as alpha is dropped.
+
+    Args:
+        stored: (frames, height, width, channels), alpha last.
+    """
+    frozen = np.repeat(stored[..., -1:] == 0, stored.shape[-1], axis=-1)
+    frozen[..., -1] = True
+    return frozen
