@@ -31,11 +31,16 @@ SIDECAR_SUFFIXES = frozenset(
 )
 SIDECAR_NAMES = frozenset({"LICENSE", "LICENCE", "README", "CHANGES", "COPYING"})
 MASK_REASON = "a mask"
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".tif", ".tiff", ".webp", ".jp2", ".j2k", ".jxl", ".heic", ".svs"}
-    | {".hdr", ".img", ".mha", ".mhd", ".nrrd", ".mgh", ".mgz"}
-    | {".png", ".jpg", ".jpeg", ".dcm", ".nii"}
-)
+FOREIGN_IMAGES = {
+    **dict.fromkeys((".bmp", ".gif", ".webp"), "PNG"),
+    **dict.fromkeys(
+        (".jp2", ".j2k", ".jxl", ".heic", ".avif"), "PNG, or 16-bit PNG if it is deeper"
+    ),
+    **dict.fromkeys((".svs", ".ndpi", ".mrxs", ".vsi", ".czi", ".lif", ".nd2"), "TIFF, by regions"),
+    **dict.fromkeys((".mha", ".mhd", ".nrrd", ".mgh", ".mgz"), "NIfTI"),
+}
+"""Formats of images that are not read, and what to convert them to."""
+KNOWN_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".nii", ".hdr", ".img"})
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ def scan(
     readable = [path for path, reason in found.items() if not reason]
     if not readable:
         raise InputError(
-            f"{source}: the folder is empty; expected images (PNG, JPEG, DICOM, NIfTI)"
+            f"{source}: the folder is empty; expected images (PNG, JPEG, TIFF, DICOM, NIfTI)"
         )
     codecs, plans = _recognised(source, found)
     looks: dict[str, _Look] = {}
@@ -360,12 +365,16 @@ def _plan_other(path: str, reason: str) -> SourceFile:
         return SourceFile(path, "copy", "a sidecar", suffix.lstrip("."))
     if suffix == ".gz":
         suffix = "".join(name.suffixes[-2:]).lower()
-    if suffix.removesuffix(".gz") in IMAGE_SUFFIXES:
+    plain = suffix.removesuffix(".gz")
+    if plain in FOREIGN_IMAGES:
+        reason = f"images of this format ({suffix}) are not read; convert it to "
+        return SourceFile(path, "refuse", reason + FOREIGN_IMAGES[plain], suffix.lstrip("."))
+    if plain in KNOWN_IMAGES:
         lacks = ", nor a .hdr file beside it" if suffix.startswith(".img") else ""
         return SourceFile(
             path,
             "refuse",
-            f"named like an image ({suffix}), but not a PNG, JPEG, DICOM or NIfTI inside"
+            f"named like an image ({suffix}), but not a PNG, JPEG, TIFF, DICOM or NIfTI inside"
             f"{lacks}; convert it, or remove it if it is damaged",
             suffix.lstrip("."),
         )
