@@ -9,8 +9,15 @@ from medshield.audit.dicom import DicomAuditor
 from medshield.audit.jpeg import JpegAuditor
 from medshield.audit.nifti import NiftiAuditor
 from medshield.audit.png import PngAuditor
+from medshield.audit.tiff import TiffAuditor
 
-AUDITORS: tuple[Auditor, ...] = (PngAuditor(), JpegAuditor(), DicomAuditor(), NiftiAuditor())
+AUDITORS: tuple[Auditor, ...] = (
+    PngAuditor(),
+    JpegAuditor(),
+    DicomAuditor(),
+    TiffAuditor(),
+    NiftiAuditor(),
+)
 HEAD_BYTES = 512
 
 

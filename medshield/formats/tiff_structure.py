@@ -137,7 +137,7 @@ class Structure:
         """
         try:
             return int(struct.unpack_from(self.order + form, self.data, position)[0])
-        except struct.error:
+        except (struct.error, OverflowError):
             raise RefusedFile("damaged TIFF: a directory lies beyond its end") from None
 
     def areas(self, directory: Directory) -> set[tuple[int, int]]:

@@ -472,10 +472,13 @@ def test_loops_are_damage(tmp_path):
         CODEC.decode(source)
 
 
-@pytest.mark.parametrize("compression", ["none", "lzw", "zlib"])
-def test_damage_is_refused_or_harmless(tmp_path, compression):
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compression": "lzw"}, {"compression": "zlib", "bigtiff": True, "byteorder": ">"}],
+)
+def test_damage_is_refused_or_harmless(tmp_path, options):
     """Every truncation, and every byte changed: refused by name, or read and written in bounds."""
-    source = save(tmp_path / "a.tif", texture((6, 5), "u1"), compression=compression)
+    source = save(tmp_path / "a.tif", texture((6, 5), "u1"), **options)
     data = source.read_bytes()
     damaged = [data[:place] for place in range(len(data))]
     damaged += [
