@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medshield.errors import RefusedFile
+from medshield.formats import jpeg_lossless
 from medshield.formats.base import (
     DEFAULT_HANDLING,
     Codec,
@@ -20,9 +21,14 @@ from medshield.formats.jpeg_fit import fit_change
 from medshield.formats.jpeg_multi_picture import with_true_index
 from medshield.formats.jpeg_pixels import decode_pixels, is_complete
 from medshield.formats.jpeg_segments import (
+    APPLICATION,
     BASELINE,
+    COMMENT,
     EXTENDED,
+    HUFFMAN_TABLES,
+    LOSSLESS,
     PROGRESSIVE,
+    RESTART_INTERVAL,
     START_OF_SCAN,
     Frame,
     Layout,
@@ -35,7 +41,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_CODINGS = {BASELINE: "baseline", EXTENDED: "extended", PROGRESSIVE: "progressive"}
+_CODINGS = {
+    BASELINE: "baseline",
+    EXTENDED: "extended",
+    PROGRESSIVE: "progressive",
+    LOSSLESS: "lossless",
+}
 _NO_RESTARTS = "DRI: restart interval set to 0, the scan is written without restart markers"
 _SAMPLINGS = {
     (1, 1): "4:4:4",
@@ -57,7 +68,7 @@ class _Source:
 
 
 class JpegCodec(Codec):
-    """8-bit Huffman-coded JPEG, sequential or progressive, grey or colour (ITU-T T.81)."""
+    """8-bit Huffman-coded JPEG, grey or colour: sequential, progressive, lossless (ITU-T T.81)."""
 
     name = "jpeg"
 
@@ -102,7 +113,7 @@ class JpegCodec(Codec):
         before = after = image.stored[0]
         coded, notes = source.layout, list[str]()
         if not np.array_equal(stored, image.stored):
-            coded = fit_change(source.layout, before, stored[0], radius)
+            coded = _with_pixels(source.layout, before, stored[0], radius)
             after = decode_pixels(coded)
             if source.layout.restarts and source.layout.frame.marker == PROGRESSIVE:
                 notes = [_NO_RESTARTS]
@@ -112,6 +123,18 @@ class JpegCodec(Codec):
         layout, done = _released(source.layout, coded, source.handling, Pictures(before, after))
         target.write_bytes(bytes(layout))
         return notes + done
+
+
+def _with_pixels(
+    layout: Layout, source: NDArray[np.uint8], wanted: NDArray[np.uint8], radius: float
+) -> Layout:
+    """The file with other pixels: the wanted ones, or as near to them as a quantiser comes."""
+    if layout.frame.marker != LOSSLESS:
+        return fit_change(layout, source, wanted, radius)
+    coded = jpeg_lossless.with_samples(layout, wanted)
+    if not np.array_equal(decode_pixels(coded), wanted):
+        raise RefusedFile("lossless JPEG that does not decode as it was written: convert it to PNG")
+    return coded
 
 
 def _released(
@@ -128,7 +151,7 @@ def _refuse_unsupported(layout: Layout) -> None:
     if frame.marker not in _CODINGS:
         raise RefusedFile(
             f"{_process(frame.marker)} JPEG (SOF{frame.marker - BASELINE}), expected Huffman-coded "
-            "baseline, extended or progressive: convert it to PNG or to one of these"
+            "baseline, extended, progressive or lossless: convert it to PNG or to one of these"
         )
     if frame.precision != 8:
         raise RefusedFile(f"{frame.precision}-bit JPEG, expected 8 bits: convert it to 16-bit PNG")
@@ -140,17 +163,25 @@ def _refuse_unsupported(layout: Layout) -> None:
         )
     if 0 in (frame.height, frame.width):
         raise RefusedFile("JPEG whose header leaves its size open (DNL): save it anew")
-    kinds = [segment.carries_coding for segment in layout.segments]
-    scans = [segment.marker == START_OF_SCAN for segment in layout.segments]
-    if not any(scans) or not scans[-1] or not all(kinds[scans.index(True) :]):
+    markers = [segment.marker for segment in layout.segments]
+    if START_OF_SCAN not in markers:
+        raise RefusedFile("JPEG without a scan: the file is damaged")
+    later = set(markers[markers.index(START_OF_SCAN) :])
+    # Progressive scans are replaced as a whole; others one by one, and what is between them stays.
+    other = later - {START_OF_SCAN, HUFFMAN_TABLES}
+    if frame.marker != PROGRESSIVE:
+        other -= {RESTART_INTERVAL, COMMENT, *APPLICATION}
+    if other:
         raise RefusedFile("JPEG with other segments between or after its scans: save it anew")
+    if frame.marker == LOSSLESS:
+        jpeg_lossless.refuse_unsupported(layout)
 
 
 def _process(marker: int) -> str:
     """What a coding process is called (T.81 Table B.1)."""
     if marker >= 0xC9:
         return "arithmetic-coded"
-    return "lossless" if marker == 0xC3 else "hierarchical"
+    return "hierarchical"
 
 
 def _details(frame: Frame) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL.JpegImagePlugin import JpegImageFile
 
 from medshield.errors import RefusedFile
+from medshield.formats.jpeg_segments import START_OF_SCAN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,9 +46,11 @@ def is_complete(layout: Layout, pixels: NDArray[np.uint8]) -> bool:
     read: where more of them change a pixel, the scan ended too early.
 
     Args:
-        layout: a file that ends with a scan.
+        layout: a file with a scan.
         pixels: what it decodes to.
     """
-    *others, last = layout.segments
-    longer = replace(layout, segments=(*others, replace(last, scan=last.scan + _MORE_DATA)))
+    segments = list(layout.segments)
+    last = max(n for n, segment in enumerate(segments) if segment.marker == START_OF_SCAN)
+    segments[last] = replace(segments[last], scan=segments[last].scan + _MORE_DATA)
+    longer = replace(layout, segments=tuple(segments))
     return layout.sends_everything and np.array_equal(decode_pixels(longer), pixels)

@@ -22,13 +22,15 @@ from medshield.formats.jpeg_segments import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from medshield.formats.jpeg_huffman import HuffmanTable
 
 
 @dataclass(frozen=True)
-class _Scan:
+class Scan:
     """What a scan codes, with which tables, and how it is interrupted.
 
     Attributes:
@@ -57,13 +59,27 @@ def with_coefficients(layout: Layout, planes: list[NDArray[np.int16]]) -> Layout
         planes: of every component of the frame, (rows, columns, 8, 8) blocks: those that hold
             pixels, without what fills up the last MCUs.
     """
+
+    def coded(header: Segment, interval: int) -> Scan:
+        return _scan_of(header, layout, planes, interval)
+
+    return with_scans(layout, coded)
+
+
+def with_scans(layout: Layout, coded: Callable[[Segment, int], Scan]) -> Layout:
+    """The file with new entropy-coded data, and Huffman tables right before them.
+
+    Args:
+        layout: the file.
+        coded: gives what a scan is to hold, from its header and the restart interval in MCUs.
+    """
     segments: list[Segment] = []
     interval = 0
     for segment in layout.segments:
         if segment.marker == RESTART_INTERVAL:
             interval = int.from_bytes(segment.payload, "big")
         if segment.marker == START_OF_SCAN:
-            scan = _scan_of(segment, layout, planes, interval)
+            scan = coded(segment, interval)
             tables = scan.best_tables()
             segments.append(_definition(scan.tables, tables))
             segments.append(replace(segment, scan=packed(scan.events, tables, scan.interval)))
@@ -74,7 +90,7 @@ def with_coefficients(layout: Layout, planes: list[NDArray[np.int16]]) -> Layout
 
 def _scan_of(
     header: Segment, layout: Layout, planes: list[NDArray[np.int16]], interval: int
-) -> _Scan:
+) -> Scan:
     """What a scan takes (B.2.3): its components in its own order, each with its two tables."""
     components = layout.frame.components
     numbers = {component.identifier: n for n, component in enumerate(components)}
@@ -92,7 +108,7 @@ def _scan_of(
             [components[n] for n in own], [planes[n] for n in own]
         )
     events = events_of(blocks[:, ZIGZAG], component, destinations, interval * size)
-    return _Scan(events, tables, interval * size)
+    return Scan(events, tables, interval * size)
 
 
 def _interleaved(

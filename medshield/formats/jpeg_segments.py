@@ -15,7 +15,7 @@ from medshield.errors import RefusedFile
 START_OF_IMAGE = b"\xff\xd8"
 END_OF_IMAGE = b"\xff\xd9"
 
-BASELINE, EXTENDED, PROGRESSIVE = 0xC0, 0xC1, 0xC2
+BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS = 0xC0, 0xC1, 0xC2, 0xC3
 HUFFMAN_TABLES, ARITHMETIC_CONDITIONING = 0xC4, 0xCC
 START_OF_SCAN, QUANTISATION_TABLES, RESTART_INTERVAL, COMMENT = 0xDA, 0xDB, 0xDD, 0xFE
 APPLICATION = range(0xE0, 0xF0)
@@ -261,4 +261,7 @@ def _end_of_scan(content: bytes, position: int) -> int:
     found = _MARKER_AFTER_SCAN.search(content, position)
     if found is None:
         raise RefusedFile("JPEG without its end-of-image marker: the file is truncated")
-    return found.start()
+    end = found.start()
+    while content[end - 1] == 0xFF:  # fill before the marker; coded data never end with it
+        end -= 1
+    return end

@@ -296,11 +296,13 @@ def cmyk():
     [
         (cmyk(), "CMYK"),
         (with_frame(code=0xC9), "arithmetic"),
-        (with_frame(code=0xC3), "lossless"),
+        (with_frame(code=0xC3), "lossless JPEG in YCbCr"),
         (with_frame(code=0xC5), "hierarchical"),
         (with_frame(precision=12), "12-bit"),
         (with_frame(height=0), "DNL"),
-        (jpeg()[:-2] + b"\xff\xfe\0\3x\xff\xd9", "scans"),
+        (jpeg(progressive=True)[:-2] + b"\xff\xfe\0\3x\xff\xd9", "scans"),
+        (jpeg()[:-2] + b"\xff\xdb\0\x43\0" + b"\5" * 64 + b"\xff\xd9", "scans"),
+        (jpeg().partition(b"\xff\xda")[0] + b"\xff\xd9", "without a scan"),
         (jpeg()[:2] + b"\0" + jpeg()[2:], "damaged"),
     ],
 )
