@@ -287,6 +287,18 @@ def test_an_outlier_is_no_scale_of_its_own_and_does_not_count(scale):
     assert "1 file is numbered on another scale and did not count" in ranges["NIfTI"].reason
 
 
+def test_slices_of_noise_are_no_scale_of_their_own():
+    """As at both ends of a series of MR slices: their range would leave nothing to move by."""
+    noise = [image(np.random.default_rng(seed).integers(0, 12, 900)) for seed in range(5)]
+    signal = [image(np.random.default_rng(seed).integers(0, 900, 900)) for seed in range(5)]
+    files, samples = seen([*noise, *signal])
+    found = choose(files, samples, "auto")
+    assert list(found) == ["kind"]
+    assert found["kind"].width == pytest.approx(890, abs=5)
+    assert "over 5 of 10 files" in found["kind"].reason
+    assert chosen(noise).high == 11
+
+
 def test_two_files_on_two_scales_share_a_range():
     assert ranges_of([volume(100, 0), volume(5_000, 1)])["NIfTI"].width > 4_000
 

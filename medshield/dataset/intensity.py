@@ -242,10 +242,10 @@ def _scales(files: Files) -> tuple[list[Files], int]:
     """Files in groups of like spread, from the narrowest to the widest.
 
     Returns:
-        The groups, and the number of strays, which are in none. Constant images are in none
-        either, unless all are constant.
+        The groups, and the number of strays, which are in none. Pictures that show next to
+        nothing are in none either, unless all are such.
     """
-    varied = sorted((seen.spread, path) for path, seen in files.items() if seen.spread > 0)
+    varied = sorted((seen.spread, path) for path, seen in files.items() if not seen.is_faint)
     groups: list[dict[str, Glance]] = []
     last = 0.0
     for width, path in varied:

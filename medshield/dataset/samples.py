@@ -24,6 +24,9 @@ Values = NDArray[np.float64]
 
 EIGHT_BITS: Range = (0.0, 255.0)
 PERCENTILES = (0.5, 99.5)
+FEWEST_STEPS = 32
+"""Of a picture: slices beside the body, of air and noise, have fewer. At 8/255, fewer steps would
+also leave nothing to move by."""
 SAMPLES_A_FILE = 4096
 FILES_A_STRATUM = 64
 """Files whose values are kept of each stratum, 2 MB; a set has a dozen strata or two."""
@@ -45,6 +48,7 @@ class Glance:
             the narrowest first.
         by_format: `declared` is the range of 8-bit values or of colours, and no window.
         stored: the real-world range of all values that the file can store; None for floats.
+        unit: the least step between its values, in real-world units; 0 for floats.
         suspect: its path speaks of masks; it may turn out to be none.
     """
 
@@ -53,7 +57,13 @@ class Glance:
     declared: tuple[Range, ...] = ()
     by_format: bool = False
     stored: Range | None = None
+    unit: float = 0.0
     suspect: bool = False
+
+    @property
+    def is_faint(self) -> bool:
+        """Whether it shows next to nothing: one value, or noise of a few steps about one."""
+        return self.spread <= 0 or self.spread < FEWEST_STEPS * self.unit
 
     @property
     def stratum(self) -> tuple[str, int | None, bool]:
@@ -77,6 +87,7 @@ def glance(image: DecodedImage, values: Values, suspect: bool = False) -> Glance
         declared=tuple(declared),
         by_format=declared == [EIGHT_BITS] or image.colour_channels == 3,
         stored=_storable(image) if image.is_integer else None,
+        unit=float(np.max(np.abs(image.slope))) * image.step if image.is_integer else 0.0,
         suspect=suspect,
     )
 
