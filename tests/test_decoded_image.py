@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medshield.formats import base
 from medshield.formats.base import DecodedImage, IntensityRange, stored_radius
 
 EIGHT = Fraction(8, 255)
@@ -136,6 +137,27 @@ def test_each_frame_moves_by_its_own_radius():
     assert np.abs(change(pet, moved)).max((1, 2, 3)).tolist() == [16, 8, 4]
     moved = pet.moved(constant(1, pet), SOFT_TISSUE, EIGHT)
     assert np.abs(change(pet, moved)).max((1, 2, 3)).tolist() == [25, 12, 6]
+
+
+def test_a_long_series_moves_as_its_frames_do_one_by_one(monkeypatch):
+    """However many frames are moved at a time."""
+    generator = np.random.default_rng(0)
+    stored = generator.integers(0, 200, (7, 4, 5, 1)).astype("int16")
+    slope = generator.choice([0.5, 1.0, -2.0], (7, 1, 1, 1))
+    delta = generator.uniform(-0.05, 0.05, (7, 1, 4, 5))
+    frozen = generator.random((7, 4, 5, 1)) < 0.2
+    expected = [
+        DecodedImage(one, "test", slope=scale.item(), frozen=still).moved(part, GREY_LEVELS, EIGHT)
+        for one, scale, still, part in zip(
+            stored[:, None], slope, frozen[:, None], delta[:, None], strict=True
+        )
+    ]
+    series = DecodedImage(stored, "test", slope=slope, frozen=frozen)
+    for values in (1, 45, 10_000):
+        monkeypatch.setattr(base, "VALUES_AT_A_TIME", values)
+        np.testing.assert_array_equal(
+            series.moved(delta, GREY_LEVELS, EIGHT), np.concatenate(expected)
+        )
 
 
 def test_each_frame_stays_within_the_range_by_its_own_scale():

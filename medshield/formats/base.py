@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,10 @@ from medshield.errors import RefusedFile
 MOST_STORED_BYTES = 2 << 30
 """The largest image that is decoded, in bytes of its stored values: more is taken for a
 decompression bomb and refused by what the header declares, before anything is inflated."""
+
+VALUES_AT_A_TIME = 1 << 17
+"""Stored values that are moved at a time: their copies in float64, a megabyte each, stay in the
+processor's cache, and a long series takes no more memory than a short one."""
 
 
 def refuse_too_large(declared_bytes: int) -> None:
@@ -201,8 +206,28 @@ class DecodedImage:
         Returns:
             An array of the shape and dtype of `stored`. Integers are truncated towards zero.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # NaN, and the ends of float64
-            return self._moved(delta, intensity, self.epsilon_stored(intensity, epsilon))
+        result = np.empty_like(self.stored)
+        for start, part in self._parts():
+            frames = slice(start, start + len(part.stored))
+            radius = part.epsilon_stored(intensity, epsilon)
+            with np.errstate(over="ignore", invalid="ignore"):  # NaN, and the ends of float64
+                result[frames] = part._moved(delta[frames], intensity, radius)
+        return result
+
+    def _parts(self) -> Iterator[tuple[int, DecodedImage]]:
+        """The image in runs of frames that fit a processor's cache, each with its first frame."""
+        number = len(self.stored)
+        step = max(1, VALUES_AT_A_TIME * number // max(1, self.stored.size))
+        for start in range(0, number, step):
+            frames = slice(start, start + step)
+            part = replace(
+                self,
+                stored=self.stored[frames],
+                slope=_of_frames(self.slope, frames),
+                intercept=_of_frames(self.intercept, frames),
+                frozen=_of_frames(self.frozen, frames),
+            )
+            yield start, part
 
     def _moved(
         self, delta: NDArray[np.floating[Any]], intensity: IntensityRange, radius: PerFrame
@@ -242,6 +267,16 @@ class DecodedImage:
         # Infinity less itself is NaN, which is not over.
         over = np.abs(moved.astype(np.float64) - self.stored.astype(np.float64)) > radius
         return np.where(over, np.nextafter(moved, self.stored), moved).astype(moved.dtype)
+
+
+Part = TypeVar("Part")
+
+
+def _of_frames(values: Part, frames: slice) -> Part:
+    """What belongs to some frames, of what may be one for all: a number, or an array of one."""
+    if isinstance(values, np.ndarray) and values.ndim == 4 and len(values) > 1:
+        return cast("Part", values[frames])
+    return values
 
 
 class Codec(ABC):
