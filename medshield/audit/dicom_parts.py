@@ -6,6 +6,8 @@ are compared byte for byte and a difference has the name of the element that it 
 
 from __future__ import annotations
 
+import logging
+import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from io import BytesIO
 from struct import unpack_from
 from typing import NamedTuple
 
+import pydicom
 from pydicom.datadict import dictionary_description, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.filereader import data_element_generator
@@ -26,6 +29,11 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from medshield.audit.base import byte, first_difference
 from medshield.errors import RefusedFile
+
+# pydicom warns of odd values and quotes them, which must not reach a log.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", module="pydicom")
 
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 TRANSFER_SYNTAX = 0x00020010

@@ -43,6 +43,7 @@ def around_the_pixels(before: Parts, after: Parts, clean: Any, released: Any) ->
             yield from _native(before, after, clean)
         else:
             yield from _offsets(before, after)
+            yield from _delimiter(before, after)
             if after.syntax == RLELossless:
                 yield from _coded_bits(new, clean, released)
     else:
@@ -113,6 +114,15 @@ def _offsets(before: Parts, after: Parts) -> Iterator[str]:
             yield f"{byte(new.value + 8)} in {named(new.tag)}: a wrong Basic Offset Table"
 
 
+def _delimiter(before: Parts, after: Parts) -> Iterator[str]:
+    """The Sequence Delimitation Item that ends the fragments (PS3.5 A.4)."""
+    new = _pixels(after)
+    ends = [part.body.value(_pixels(part))[-8:] for part in (before, after)]
+    position = first_difference(*ends)
+    if position is not None:
+        yield f"{byte(new.end - 8 + position)} in {named(new.tag)}, in its end"
+
+
 def _fragments(value: bytes) -> list[int]:
     starts, at = [], 0
     while at + 8 <= len(value) and value[at : at + 4] == b"\xfe\xff\0\xe0":
@@ -126,7 +136,8 @@ def _decoded(after: Parts, released: Any) -> Iterator[str]:
     new = _pixels(after)
     size = _size_of(released)
     value = after.body.value(new)
-    if new.vr != ("OW" if int(released.BitsAllocated) > 8 else "OB") or new.undefined:
+    vr = b"OW" if int(released.BitsAllocated) > 8 else b"OB"
+    if after.body.raw(new)[4:8] != vr + b"\0\0" or new.undefined:
         yield f"{byte(new.start)} in {named(new.tag)}: its value representation"
     if len(value) != size + size % 2 or any(value[size:]):
         yield f"{byte(new.start)} in {named(new.tag)}: its length, or the byte that pads it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import zlib
 from functools import partial
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+# nibabel logs what it mends in a header, on standard error.
+nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
 
 _GZIP = b"\x1f\x8b"
 _SIZES = {b"\x5c\x01\0\0": 348, b"\0\0\x01\x5c": 348, b"\x1c\x02\0\0": 540, b"\0\0\x02\x1c": 540}
@@ -63,10 +67,9 @@ class NiftiAuditor:
         if _is_geometry(int(volume.image.header["intent_code"]), volume.image.shape):
             raise NotAnImage("distances or points in space, and no picture")
         try:
-            voxels = np.asanyarray(volume.image.dataobj.get_unscaled())
+            values = _frames(np.asanyarray(volume.image.dataobj.get_unscaled()))
         except Exception as error:  # a damaged file may raise anything
             raise RefusedFile("no established reader decodes it") from error
-        values = _frames(voxels)
         colour = values.shape[-1] > 1
         proxy = volume.image.dataobj
         return AuditedImage(
