@@ -85,8 +85,8 @@ class NiftiAuditor:
     def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
         """See `Auditor.differences`."""
         raw, other = source.read_bytes(), released.read_bytes()
-        yield from _envelope(raw, other, allowed)
         before, after = _opened(source), _opened(released)
+        yield from _envelope(raw, other, allowed)
         names = before.image.header.template_dtype.fields
         head = _SIZES.get(before.content[:4], 0)
         position = first_difference(before.content[: before.start], after.content[: before.start])

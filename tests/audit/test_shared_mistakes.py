@@ -20,6 +20,7 @@ from medshield.formats import (
     jpeg,
     jpeg_fit,
     jpeg_pixels,
+    jpeg_trial,
     nifti_header,
     png,
     recognise,
@@ -88,7 +89,7 @@ def wrong_byte_order_in_nifti(patch, path):
 
 def half_the_contrast_in_jpeg(patch, path):
     decode = jpeg_pixels.decode_pixels
-    for module in (jpeg, jpeg_fit, jpeg_pixels):
+    for module in (jpeg, jpeg_fit, jpeg_pixels, jpeg_trial):
         patch.setattr(module, "decode_pixels", lambda layout: decode(layout) // 2)
     path.write_bytes(jpeg_files.jpeg(40, 56, quality=95, subsampling=0))
     return path
