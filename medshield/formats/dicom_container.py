@@ -179,16 +179,20 @@ def spliced(
 ) -> bytes:
     """`data[start:end]` with these elements in place of those with the same tag.
 
-    What is missing is put in before the first element with a higher tag.
+    What is missing is put in before the first element with a higher tag. Some writers leave
+    elements out of order, so what is there is found by its tag and not by its place.
     """
-    pending = sorted(changes)
+    missing = sorted(changes.keys() - {element.tag for element in elements})
     pieces: list[bytes] = []
     kept = start
     for element in elements:
-        while pending and pending[0] <= element.tag:
-            pieces += data[kept : element.start], changes[pending[0]]
-            kept = element.end if pending.pop(0) == element.tag else element.start
-    pieces += data[kept:end], *(changes[tag] for tag in pending)
+        while missing and missing[0] < element.tag:
+            pieces += data[kept : element.start], changes[missing.pop(0)]
+            kept = element.start
+        if element.tag in changes:
+            pieces += data[kept : element.start], changes[element.tag]
+            kept = element.end
+    pieces += data[kept:end], *(changes[tag] for tag in missing)
     return b"".join(pieces)
 
 

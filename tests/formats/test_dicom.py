@@ -260,6 +260,17 @@ def test_unchanged_lossy_file_stays_as_it_is(tmp_path):
     assert (tmp_path / "target").read_bytes() == source.read_bytes()
 
 
+def test_elements_out_of_order_are_found_all_the_same(tmp_path):
+    source = LOSSY["JPEG colour"](tmp_path / "source")
+    content = source.read_bytes()
+    place = content.index(b"\x28\0\2\0")
+    source.write_bytes(content[:place] + b"\1\x70\x10\0LO\4\0free" + content[place:])
+    image = CODEC.decode(source)
+    again, _ = written(tmp_path / "target", image, moved(image, 3))
+    assert np.array_equal(again.stored, moved(image, 3))
+    assert pydicom.dcmread(tmp_path / "target").PhotometricInterpretation == "RGB"
+
+
 def test_group_lengths_count_the_new_bytes(tmp_path):
     values = smooth(GREY, 8)
     dataset = header(values, PhotometricInterpretation="MONOCHROME2")

@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import tifffile
 from PIL import Image
-from pydicom.pixels import apply_color_lut, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
 BYTE, SIXTEEN_BITS = 8, 16
 
@@ -81,5 +81,7 @@ def _dicom(path):
     values = pixel_array(dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         values = apply_color_lut(values, dataset)
+    if dataset.get("ModalityLUTSequence"):
+        values = apply_modality_lut(values, dataset)
     frames = int(dataset.get("NumberOfFrames") or 1)
     return values.reshape(frames, dataset.Rows, dataset.Columns, -1)

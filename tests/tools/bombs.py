@@ -5,7 +5,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from tests.generated import dicom, nifti, png
+from tests.generated import dicom_form as dicom
+from tests.generated import nifti, png
 
 MANY = 60_000
 GIBIBYTE = 1 << 30
