@@ -109,6 +109,7 @@ def _stored(dataset: Any) -> NDArray[Any]:
 def _displayed(dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
     """What tables in the header make of stored values: the same array where there are none."""
     if dataset.PhotometricInterpretation == _PALETTE:
+        _order_tables(dataset)
         count, first, _ = dataset.RedPaletteColorLookupTableDescriptor
         every = np.arange(first, first + (count or 1 << 16))
         highest = apply_color_lut(every, dataset)[..., :3].max()
@@ -123,6 +124,17 @@ def _displayed(dataset: Any, stored: NDArray[Any]) -> NDArray[Any]:
         whole.ModalityLUTSequence = table
         return apply_modality_lut(stored, whole).astype(np.uint16)
     return stored
+
+
+def _order_tables(dataset: Any) -> None:
+    """Bring palettes of a big endian file into little endian words, for which pydicom takes all."""
+    if dataset.original_encoding[1]:
+        return
+    for colour in ("Red", "Green", "Blue"):
+        keyword = f"{colour}PaletteColorLookupTableData"
+        value = dataset.get(keyword)
+        if isinstance(value, bytes) and len(value) % 2 == 0:
+            setattr(dataset, keyword, np.frombuffer(value, "u2").byteswap().tobytes())
 
 
 def _has_table(dataset: Any) -> bool:

@@ -286,8 +286,9 @@ def _rewritten(source: _Source, values: NDArray[Any]) -> tuple[bytes, list[str]]
             for element in file.elements
             if element.tag in new
         }
+    present = {e.tag: e.bytes_of(file.content) for e in (*file.meta, *file.elements)}
     changes = file.with_group_lengths(changes)
-    present = {element.tag for element in (*file.meta, *file.elements)}
+    changes = {tag: element for tag, element in changes.items() if element != present.get(tag)}
     why = "its coding was lossy" if source.lossy else "its frames are coded anew"
     notes = [
         f"{named(tag)}: {_what_became(tag in present, changes[tag])}, {why}"

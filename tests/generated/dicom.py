@@ -57,7 +57,8 @@ def image_group(draw, image, form):
         parts.append(form.short(0x00280101, image.stored))
         parts.append(form.short(0x00280102, image.stored - 1))
         parts.append(form.short(0x00280103, int(image.signed)))
-    grey = samples == 1 and image.values is not None and not image.floating
+    grey = samples == 1 and image.palette is None and not image.floating
+    grey = grey and image.values is not None
     if grey and image.stored <= 16 and draw(st.booleans()):
         value = int(image.values.flat[0])
         vr = "SS" if image.signed else "US"

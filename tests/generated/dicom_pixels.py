@@ -114,7 +114,8 @@ def palettes(draw):
         ramp = np.linspace(0, 65535, entries)[:, None]
         table = np.clip(ramp + table % 300, 0, 65535).astype("u2")
     syntax = draw(st.sampled_from([*NATIVE, RLE]))
-    image = Pixels(syntax, bits, bits, False, "PALETTE COLOR", words, None, palette=table)
+    shown = table[words[..., 0]]
+    image = Pixels(syntax, bits, bits, False, "PALETTE COLOR", words, shown, palette=table)
     image = replace(image, exact=False)
     return _coded(image) if syntax == RLE else image
 

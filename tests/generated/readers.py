@@ -80,6 +80,10 @@ def _dicom(path):
     dataset = pydicom.dcmread(path)
     values = pixel_array(dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        if not dataset.original_encoding[1]:  # pydicom takes the tables' bytes as little endian
+            for name in ("Red", "Green", "Blue"):
+                element = dataset[f"{name}PaletteColorLookupTableData"]
+                element.value = np.frombuffer(element.value, "u2").byteswap().tobytes()
         values = apply_color_lut(values, dataset)
     if dataset.get("ModalityLUTSequence"):
         values = apply_modality_lut(values, dataset)
