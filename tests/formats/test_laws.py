@@ -158,10 +158,11 @@ def test_no_change_gives_the_same_file(file, codec, path, image, random):
     target = beside(file, path)
     notes = codec.write(image, image.stored.copy(), target, 8.0)
     assert laws.same(codec.read_back(image, target).stored, image.stored)
-    assert outside_pixels(path, target, notes) == []
     if file.same_bytes:
         assert target.read_bytes() == path.read_bytes()
         assert notes == [] or not file.exact
+    else:
+        assert outside_pixels(path, target, notes) == []
 
 
 @law
