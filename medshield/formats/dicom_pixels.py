@@ -85,7 +85,8 @@ class PixelLayout:
         if not 1 < self.bits_stored <= self.bits_allocated or high_bit != self.bits_stored - 1:
             raise RefusedFile(
                 f"{self.bits_stored} bits are stored with high bit {high_bit} in "
-                f"{self.bits_allocated}; only samples in a word's lowest bits are supported"
+                f"{self.bits_allocated}; only samples in a word's lowest bits are read alike by "
+                "every reader: shift them down, or leave the file out of the source"
             )
         if min(self.shape) < 1:
             raise RefusedFile("its rows, columns or frames are 0, so there is no image in it")

@@ -553,7 +553,7 @@ REFUSED = {
     },
     "would break the signature": {"DigitalSignaturesSequence": SIGNATURE},
     r"\(4FFE,0001\) MAC Parameters Sequence signs": {"MACParametersSequence": SIGNATURE},
-    "only samples in a word's lowest bits": {"BitsStored": 12, "HighBit": 15},
+    "only samples in a word's lowest bits are read alike": {"BitsStored": 12, "HighBit": 15},
     "its pixels are single bits": {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0},
     "the header says": {"Rows": 22},
     "its pixels have": {"Rows": 10},

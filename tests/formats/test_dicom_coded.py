@@ -145,6 +145,22 @@ def test_every_decoder_sees_the_same_steps_in_the_same_form(coding, rows, column
     assert forms[0] == forms[1]
 
 
+@pytest.mark.parametrize("coding", [n for n, coding in enumerate(CODINGS) if coding[4] == 3])
+def test_planar_configuration_says_nothing_of_coded_frames(coding, tmp_path):
+    """PS3.5 8.2: it is that of the coding; pydicom goes by the header for some, and shuffles."""
+    syntax, _, stored, _, _, encode = CODINGS[coding]
+    values = smooth((2, 12, 9, 3), stored)
+    source = tmp_path / "source"
+    coded(source, values, syntax, encode, PlanarConfiguration=1)
+    image = CODEC.decode(source)
+    CODEC.write(image, wanted := moved(image, 3), tmp_path / "target", 3.0)
+    assert np.array_equal(image.stored, values)
+    assert np.array_equal(CODEC.decode(tmp_path / "target").stored, wanted)
+    before, after = (pydicom.dcmread(path) for path in (source, tmp_path / "target"))
+    assert after.PlanarConfiguration == 1
+    assert np.abs(after.pixel_array.astype(int) - before.pixel_array).max() == 3
+
+
 def test_htj2k_frame_of_12_bits_says_12_bits(tmp_path):
     """The encoder knows 8 and 16 bits alone, so that its header has to be set right."""
     values = smooth((1, 40, 50, 1))

@@ -15,6 +15,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
@@ -220,6 +221,26 @@ def test_audit_sees_the_same_and_nothing_else_changed(form, tmp_path):
     for path in (source, target):
         assert np.array_equal(auditor.read(path).values, CODEC.decode(path).stored)
         assert auditor.read(path).kind == image.kind
+
+
+@pytest.mark.parametrize(
+    "syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
+)
+@pytest.mark.parametrize("vr", ["OW", "US"])
+@pytest.mark.parametrize("first", [0, -2048])
+def test_modality_table_as_every_writer_encodes_it(syntax, vr, first, tmp_path):
+    """Implicit encoding leaves open whether its numbers are words, and whether they are signed."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first else "US", [4096, first, 16])
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    words = curve().astype(f"{order}u2").tobytes()
+    item.add_new("LUTData", vr, words if vr == "OW" else [int(entry) for entry in curve()])
+    values = smooth(GREY, 12, signed=bool(first))
+    table = Sequence([item])
+    source = native(tmp_path / "source", values, syntax, **TWELVE, ModalityLUTSequence=table)
+    _, before, after = released(source, tmp_path / "target", 8)
+    assert np.array_equal(before, curve()[values.astype(int) - first])
+    assert np.mean(before != after) > 0.9
 
 
 def test_modality_table_of_12_bit_entries(tmp_path):
