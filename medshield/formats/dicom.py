@@ -1,7 +1,8 @@
 """DICOM (PS3.3, PS3.5, PS3.10): only the value of Pixel Data is exchanged.
 
-An uncoded or lossless file keeps its transfer syntax. A lossy one can't be coded again without a
-second loss, so it becomes Explicit VR Little Endian, with just the elements changed that must.
+A file keeps its transfer syntax where that has a coding without loss. A lossy JPEG can't be coded
+again without a second loss, so it becomes Explicit VR Little Endian, with just the elements changed
+that must.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def _decode(file: DicomFile) -> DecodedImage:
     if file.syntax in NATIVE:
         words = NativeForm.of(layout, pixels, file.encoding.big_endian).words(value)
     else:
-        lossy = not dicom_codecs.is_lossless(file.syntax, value, layout)
+        lossy = not dicom_codecs.can_stay(file.syntax, value, layout)
         if not lossy:
             coded_bits = dicom_codecs.coded_bits(file.syntax, value, layout)
         words = _decode_frames(file.syntax, value, layout, lossy)

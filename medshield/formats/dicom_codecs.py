@@ -63,7 +63,7 @@ def decode_words(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
     """The words of all frames, in the colours that were coded.
 
     Args:
-        syntax: a lossless transfer syntax.
+        syntax: one that `can_stay` said yes to.
         value: the value field of Pixel Data.
         layout: what the header says.
 
@@ -115,13 +115,15 @@ def decode_lossy(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
     return decoded.astype(layout.value)
 
 
-def is_lossless(syntax: UID, value: bytes, layout: PixelLayout) -> bool:
-    """Whether the coding gave back what went in.
+def can_stay(syntax: UID, value: bytes, layout: PixelLayout) -> bool:
+    """Whether other values can be coded in the same transfer syntax without a loss of their own.
 
-    The transfer syntax says so or, where it leaves that open, each frame does.
+    JPEG 2000, HTJ2K and JPEG-LS can under their lossy names too: those allow a coding with no
+    loss. An irreversible colour transform alone has to go, and its name in the header with it.
     """
     if syntax in _MAY_BE_LOSSLESS:
-        return all(form.reversible for form in _forms(_frames(value, layout), layout))
+        forms = _forms(_frames(value, layout), layout)
+        return all(form.reversible or not form.mixes_colours for form in forms)
     return syntax in _LOSSLESS
 
 
@@ -139,7 +141,7 @@ def encode(syntax: UID, words: NDArray[Any], layout: PixelLayout, like: bytes) -
     """The value field of Pixel Data with these words, coded without loss.
 
     Args:
-        syntax: one that `is_lossless` said yes to.
+        syntax: one that `can_stay` said yes to.
         words: (frames, rows, columns, samples).
         layout: what the header says.
         like: the source's value field, for the form of its frames and of its offset table.

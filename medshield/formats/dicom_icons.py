@@ -84,7 +84,7 @@ class Icon:
         )
         values = form._decoded(value) if coded else form._native(value)
         palette = _palette(header, values) if layout.photometric == PALETTE else None
-        lossy = coded and not dicom_codecs.is_lossless(file.syntax, value, layout)
+        lossy = coded and not dicom_codecs.can_stay(file.syntax, value, layout)
         if lossy and layout.samples == 3:
             layout = replace(layout, photometric="RGB", by_plane=False)
         return replace(form, layout=layout, values=values, palette=palette, lossy=lossy)
@@ -124,7 +124,7 @@ class Icon:
         assert self.syntax is not None  # noqa: S101 (the caller saw to it)
         if self.syntax in NATIVE or not dicom_codecs.is_supported(self.syntax):
             raise RefusedFile(f"its icon is coded in a way that is not supported; {INSTEAD}")
-        if dicom_codecs.is_lossless(self.syntax, value, self.layout):
+        if dicom_codecs.can_stay(self.syntax, value, self.layout):
             return dicom_codecs.decode_words(self.syntax, value, self.layout)
         return dicom_codecs.decode_lossy(self.syntax, value, self.layout)
 

@@ -129,6 +129,18 @@ LOSSLESS = {
         PixelRepresentation=1,
     ),
     "JPEG lossless colour": lambda p: coded(p, smooth(COLOUR, 8), JPEGLosslessSV1, jpeg_lossless),
+    "near-lossless JPEG-LS": lambda p: coded(
+        p,
+        smooth(GREY, 8),
+        JPEGLSNearLossless,
+        by_pydicom(JPEGLSNearLossless, 8, jls_error=2),
+    ),
+    "JPEG 2000 of grey with loss": lambda p: coded(
+        p, smooth((1, 40, 50, 1), 8), JPEG2000, j2k(level=30, reversible=False)
+    ),
+    "JPEG 2000 of colours with loss": lambda p: coded(
+        p, smooth((1, 40, 50, 3), 8), JPEG2000, j2k(level=30, reversible=False, mct=False)
+    ),
 }
 LOSSY = {
     "JPEG": lambda p: coded(
@@ -148,12 +160,6 @@ LOSSY = {
         JPEGExtended12Bit,
         lambda frame: imagecodecs.jpeg8_encode(frame, level=95, bitspersample=12),
         **TWELVE,
-    ),
-    "near-lossless JPEG-LS": lambda p: coded(
-        p,
-        smooth(GREY, 8),
-        JPEGLSNearLossless,
-        by_pydicom(JPEGLSNearLossless, 8, jls_error=2),
     ),
     "JPEG 2000": lambda p: coded(
         p,
