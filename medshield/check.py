@@ -260,12 +260,10 @@ class Inspector:
         self, record: Record, path: Path, original: Path | None, digest: str | None
     ) -> Iterator[str]:
         auditor = recognise(path)
-        if original and digest != record.sha256:
-            allowed = self._allowed(record, pixels=False)
-            if auditor is None or allowed.uid == "keep" or not record.notes:
-                yield "copied, but not byte for byte"
-            else:
-                yield from _elsewhere(auditor, original, path, allowed)
+        if original and digest != record.sha256 and (auditor is None or not record.notes):
+            yield "copied, but not byte for byte"
+        elif original and auditor is not None:  # icons made anew, new UIDs
+            yield from _elsewhere(auditor, original, path, self._allowed(record, pixels=False))
         if auditor is not None and record.reason != MASK_REASON and _is_image(auditor, path):
             yield "an image that was copied as it is, clean"
 

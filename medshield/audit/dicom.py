@@ -11,7 +11,7 @@ from pydicom import dcmread
 from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
 from medshield.audit.dicom_parts import PIXELS, changes, every_uid, take_apart
 from medshield.audit.dicom_pixels import audited
-from medshield.audit.dicom_rules import Rules
+from medshield.audit.dicom_rules import NOT_RENEWED, Rules
 from medshield.audit.dicom_values import around_the_pixels
 from medshield.errors import MedshieldError, RefusedFile
 
@@ -67,10 +67,11 @@ def _differences(raw: bytes, other: bytes, allowed: Allowed) -> Iterator[str]:
 
 
 def _tell_uids(before: Parts, after: Parts, tell: Callable[[bytes, bytes], None]) -> None:
-    new = dict(every_uid(after.body))
-    for place, value in every_uid(before.body):
-        if place in new:
-            tell(value.rstrip(b"\0 "), new[place].rstrip(b"\0 "))
+    for old, new in ((before.meta, after.meta), (before.body, after.body)):
+        found = dict(every_uid(new))
+        for place, value in every_uid(old):
+            if place in found and place[-1] not in NOT_RENEWED:
+                tell(value.rstrip(b"\0 "), found[place].rstrip(b"\0 "))
 
 
 def _dataset(raw: bytes) -> Any:

@@ -61,11 +61,12 @@ class Element(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """A data set or an item of a sequence: bytes, where it lies in them, and its elements."""
+    """A data set or an item of a sequence: bytes, its elements in them, and where it starts."""
 
     data: bytes
     coding: Coding
     elements: tuple[Element, ...]
+    start: int = 0
 
     def raw(self, element: Element) -> bytes:
         """Header and value."""
@@ -224,7 +225,7 @@ def items(part: Part, element: Element) -> list[Part]:
         start = position + 8
         end = element.end if length == _UNDEFINED else start + length
         inside, position = _elements(part.data, start, end, coding)
-        found.append(Part(part.data, coding, tuple(inside)))
+        found.append(Part(part.data, coding, tuple(inside), start - 8))
         if length != _UNDEFINED and position != end:
             raise RefusedFile(f"an item of {named(element.tag)} is not as long as it says")
     if position != element.end:
@@ -232,19 +233,24 @@ def items(part: Part, element: Element) -> list[Part]:
     return found
 
 
+def items_if_any(part: Part, element: Element) -> list[Part]:
+    """The items of an element; none where it is no sequence, or only looks like one."""
+    if not is_sequence(part, element):
+        return []
+    try:
+        return items(part, element)
+    except RefusedFile:
+        return []
+
+
 def every_uid(part: Part) -> Iterator[tuple[tuple[int, ...], bytes]]:
     """The value of each UI element at any depth, with its tags and item numbers."""
-    for number, element in enumerate(part.elements):
+    for element in part.elements:
         if is_uid(element):
             yield (element.tag,), part.value(element)
-        elif is_sequence(part, element):
-            try:
-                inside = items(part, element)
-            except RefusedFile:
-                continue  # it only looked like a sequence
-            for item, inner in enumerate(inside):
-                for path, value in every_uid(inner):
-                    yield (element.tag, number, item, *path), value
+        for item, inner in enumerate(items_if_any(part, element)):
+            for path, value in every_uid(inner):
+                yield (element.tag, item, *path), value
 
 
 def is_uid(element: Element) -> bool:

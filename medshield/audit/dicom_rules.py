@@ -25,25 +25,30 @@ from medshield.audit.dicom_parts import (
     PIXELS,
     TRANSFER_SYNTAX,
     Change,
-    is_sequence,
     is_uid,
-    items,
+    items_if_any,
     named,
 )
 from medshield.audit.dicom_pixels import coded_frames
-from medshield.errors import RefusedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from medshield.audit.base import Allowed
-    from medshield.audit.dicom_parts import Element, Part, Parts
+    from medshield.audit.dicom_parts import Part, Parts
 
 _PHOTOMETRIC, _PLANAR, _LOSSY = 0x00280004, 0x00280006, 0x00282110
 _IMAGE_TYPE, _FRAME_TYPE, _DERIVATION = 0x00080008, 0x00089007, 0x00082111
 _INSTANCE = 0x00080018
 _ICONS = 0x00880200
 _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA})
+_RECORDS = 0x00041220
+_PLACES = frozenset({0x00041200, 0x00041202, 0x00041400, 0x00041420, 0x00041504})
+NOT_RENEWED = frozenset(
+    {0x00020002, 0x00020010, 0x00020012, 0x00080016, 0x00081150}
+    | {0x0020000D, 0x0020000E, 0x00200052, 0x00200200}
+)
+"""UIDs of classes, of software, and of what instances belong to: they stay."""
 _OFFSETS, _LENGTHS = 0x7FE00001, 0x7FE00002
 _DERIVED_BY = b"Perturbed by medshield against training without permission"
 _UID = re.compile(rb"[0-9.]{1,64}")
@@ -88,6 +93,7 @@ class Rules:
             self._is_signature,
             self._is_renewed,
             self._is_derivation,
+            self._is_place_in_directory,
         )
         if not noted or not any(rule(change) for rule in rules):
             return False
@@ -106,7 +112,7 @@ class Rules:
             if self._after.body.find(tag):
                 yield f"{named(tag)}: signs pixels that are no longer there"
         own = self._before.body.value_of(_INSTANCE)
-        if self._allowed.uid == "new" and own == self._after.body.value_of(_INSTANCE):
+        if self._allowed.uid == "new" and own and own == self._after.body.value_of(_INSTANCE):
             yield f"{named(_INSTANCE)}: is not new"
         yield from self._icons()
 
@@ -176,13 +182,22 @@ class Rules:
         """Another UID of the same kind; whether all agree is seen over the whole release."""
         if self._allowed.uid != "new" or change.old is None or change.new is None:
             return False
-        if not (is_uid(change.old) or change.old.vr in ("", "UN")):
+        if change.tag in NOT_RENEWED or not (is_uid(change.old) or change.old.vr in ("", "UN")):
             return False
         old, new = (value.rstrip(b"\0 ").split(b"\\") for value in change.values)
         return len(old) == len(new) and all(
             one == two or (_may_be_renewed(one) and _UID.fullmatch(two))
             for one, two in zip(old, new, strict=True)
         )
+
+    def _is_place_in_directory(self, change: Change) -> bool:
+        """A DICOMDIR's offset that leads to the record that it led to before (PS3.3 F.3.2.2)."""
+        if change.tag not in _PLACES or {len(value) for value in change.values} != {4}:
+            return False
+        order = "<I" if change.after.coding.little else ">I"
+        was, now = (unpack_from(order, value)[0] for value in change.values)
+        starts = (_record_starts(part.body) for part in (self._before, self._after))
+        return (was, now) in set(zip(*starts, strict=False))
 
     def _is_derivation(self, change: Change) -> bool:
         """An image with a new UID says that it is derived (PS3.3 C.7.6.1.1.2 and .3)."""
@@ -247,9 +262,8 @@ def _inner_pixels(part: Part, place: str = "") -> Iterator[tuple[str, bytes]]:
     for element in part.elements:
         if place and element.tag in PIXELS:
             yield f"{place}{named(element.tag)}", part.value(element)
-        elif is_sequence(part, element):
-            for number, item in enumerate(_items_or_none(part, element), 1):
-                yield from _inner_pixels(item, f"{place}{named(element.tag)}, item {number}, ")
+        for number, item in enumerate(items_if_any(part, element), 1):
+            yield from _inner_pixels(item, f"{place}{named(element.tag)}, item {number}, ")
 
 
 def _is_flat(value: bytes) -> bool:
@@ -257,11 +271,9 @@ def _is_flat(value: bytes) -> bool:
     return any(value == value[:size] * (len(value) // size) for size in (1, 2, 3, 6))
 
 
-def _items_or_none(part: Part, element: Element) -> list[Part]:
-    try:
-        return items(part, element)
-    except RefusedFile:
-        return []
+def _record_starts(part: Part) -> list[int]:
+    found = part.find(_RECORDS)
+    return [item.start for item in items_if_any(part, found)] if found else []
 
 
 def _may_be_renewed(uid: bytes) -> bool:

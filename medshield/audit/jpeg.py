@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SOI, _EOI, _SOS, _DHT, _DRI = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and RSTn have no length (B.1.1.3)
 _TAIL = "bytes after EOI"
 
@@ -57,6 +58,17 @@ class _File(NamedTuple):
         return self.data[self.end :]
 
     @property
+    def scans(self) -> list[bytes]:
+        """Scan headers (B.2.3) without the choice of Huffman tables.
+
+        None of a progressive file, whose coefficients may be sent in any script.
+        """
+        if any(part.marker in _PROGRESSIVE for part in self.segments):
+            return []
+        headers = (part.payload for part in self.segments if part.marker == _SOS)
+        return [header[:1] + header[1:-3:2] + header[-3:] for header in headers]
+
+    @property
     def outside(self) -> list[_Segment]:
         """What is not the coding of the pixels: all but scans and Huffman tables."""
         return [part for part in self.segments if part.marker not in (_SOS, _DHT)]
@@ -87,6 +99,8 @@ class JpegAuditor:
     def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
         """See `Auditor.differences`."""
         before, after = (_taken_apart(path.read_bytes()) for path in (source, released))
+        if before.scans != after.scans:
+            yield "its scans are of other components, or in another order"
         old = [part for part in before.outside if not _may_be_missing(part, allowed)]
         new = after.outside
         for number, (one, two) in enumerate(zip(old, new, strict=False), 1):
