@@ -122,6 +122,8 @@ class DecodedImage:
         frozen: True where a value must stay as it is (padding, NaN, alpha); broadcasts to
             `stored`; None where every value may move.
         inverted: low values are displayed bright (DICOM's MONOCHROME1).
+        tied: the channels of a pixel can't move without each other (palette, YBR), so that where
+            one has to stay, all do.
         labels: the values are numbers of classes and no intensities, as in a volume of labels:
             to be copied like a mask, whatever it is found beside.
         declared: ranges that the file or its format declares, real-world (low, high); an 8-bit
@@ -139,6 +141,7 @@ class DecodedImage:
     lowest: float = -math.inf
     highest: float = math.inf
     step: float = 1.0
+    tied: bool = False
     frozen: NDArray[np.bool_] | None = None
     inverted: bool = False
     labels: bool = False
@@ -190,6 +193,9 @@ class DecodedImage:
         fixed[..., self.colour_channels :] = True
         if self.frozen is not None:
             fixed |= np.broadcast_to(self.frozen, fixed.shape)
+        if self.tied:
+            colours = fixed[..., : self.colour_channels]
+            colours |= colours.any(axis=-1, keepdims=True)
         return fixed
 
     def moved(

@@ -254,6 +254,7 @@ def _described(
         lowest=limits[0],
         highest=limits[1],
         step=view.step(values) if view is not None else 1.0,
+        tied=view is not None,
         frozen=frozen,
         inverted=layout.photometric == "MONOCHROME1",
         declared=dicom_meaning.declared_ranges(header, layout, stored, slope, intercept),

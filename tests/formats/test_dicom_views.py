@@ -1,6 +1,7 @@
 """Values shown through a table or as other colours: the bound holds on what is shown."""
 
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -368,6 +369,19 @@ def test_odd_columns_of_shared_chroma_are_refused(tmp_path):
     odd.write_bytes(odd.read_bytes().replace(b"\x28\0\x11\0US\2\0\6\0", b"\x28\0\x11\0US\2\0\5\0"))
     with pytest.raises(RefusedFile, match="odd number of columns"):
         CODEC.decode(odd)
+
+
+@pytest.mark.parametrize("form", ["YBR_FULL", "8-bit palette"])
+def test_colours_outside_a_range_of_ones_own_stay(form, tmp_path):
+    """One channel that has to stay keeps its pixel, as the others would move it."""
+    image = CODEC.decode(SHOWN[form][0](tmp_path / "source"))
+    intensity = IntensityRange(50.0, 200.0, "given")
+    signs = np.random.default_rng(2).choice([-1.0, 1.0], (1, 3, 21, 18))
+    wanted = image.moved(signs, intensity, Fraction(8, 150))
+    CODEC.write(image, wanted, tmp_path / "target", 8.0)
+    moving = CODEC.decode(tmp_path / "target").stored != image.stored
+    assert moving.any()
+    assert not moving[image.outside(intensity)].any()
 
 
 def test_grey_stays_grey_in_ybr(tmp_path):
