@@ -35,5 +35,9 @@ class RefusedFile(MedshieldError):
     exit_code = 3
 
 
+class RefusedCompanion(RefusedFile):
+    """An object that holds no pixels to protect, and yet can't be copied as it is."""
+
+
 class NotAnImage(MedshieldError):
     """The file is readable but holds no pixels to protect; it is copied as it is."""

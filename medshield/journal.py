@@ -23,14 +23,16 @@ class Finished:
     Attributes:
         record: its line of the manifest.
         source_checksum: SHA-256 of the file in the source; None where nothing of it is released.
+        renewed: it has the new UIDs that were asked for.
     """
 
     record: Record
     source_checksum: str | None = None
+    renewed: bool = False
 
     def to_line(self) -> str:
         """One line of JSON."""
-        return json.dumps([self.record.to_line(), self.source_checksum]) + "\n"
+        return json.dumps([self.record.to_line(), self.source_checksum, self.renewed]) + "\n"
 
 
 class Journal:
@@ -61,12 +63,12 @@ def read(path: Path, folder: Path) -> dict[str, Finished]:
     done: dict[str, Finished] = {}
     for line in path.read_text().splitlines() if path.is_file() else []:
         try:
-            text, checksum = json.loads(line)
+            text, checksum, renewed = json.loads(line)
             record = Record.from_line(text)
         except (ValueError, TypeError):
             continue  # the line that the interruption cut short
         if record.sha256 is None or _is_whole(folder / record.path, record.sha256):
-            done[record.path] = Finished(record, checksum)
+            done[record.path] = Finished(record, checksum, renewed)
     return done
 
 

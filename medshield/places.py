@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -41,6 +42,20 @@ class Places:
     def scratch(self) -> Path:
         """Files while they are written: in the tree, a name may be taken or too long already."""
         return self.private / "scratch"
+
+    def temporary(self, path: str) -> Path:
+        """A name for a file of the release while it is written, of this file's own.
+
+        Codecs may look at its end, such as `.nii.gz`.
+        """
+        own = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
+        return self.scratch / f"{own}-{Path(path).name[-16:]}"
+
+    def put(self, temporary: Path, path: str) -> None:
+        """Give a whole file its place in the release that grows."""
+        target = self.partial / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(target)
 
     def all(self) -> tuple[Path, ...]:
         """Every folder that a run writes to."""

@@ -26,6 +26,7 @@ from medshield.budget import Budget
 from medshield.dataset import examples
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.dataset.scan import Scan, SourceFile, scan
+from medshield.dicom_release import DicomRelease, is_companion
 from medshield.errors import InputError
 from medshield.formats.base import DEFAULT_HANDLING, Handling
 from medshield.generator import Generator, read_key
@@ -314,12 +315,19 @@ def _protect(
     path = places.private / JOURNAL
     finished = journal.read(path, places.partial)
     todo = [file for file in found.files if file.path not in finished]
+    companions = [file for file in todo if is_companion(file)]
+    first = [file for file in todo if not is_companion(file)]
     with journal.opened(path, finished.values()) as log, progress.bar("protecting") as update:
         writer = ReleaseWriter(found, generator, places, log, config.workers)
-        with closing(writer.write(todo)) as results:
-            for done in results:
-                finished[done.record.path] = done
-                update(len(finished), len(found.files))
+        dicom = DicomRelease(found, places, log, config.workers, finished)
+        passes = [writer.write(first), dicom.companions(companions)]
+        if config.uid == "new":
+            passes.append(dicom.renewed(generator.method.setting.key))
+        for results in passes:
+            with closing(results):
+                for done in results:
+                    finished[done.record.path] = done
+                    update(len(finished), len(found.files))
     handling = {"uid": config.uid, **asdict(config.handling)}
     return _finish(
         found, handling, generator, places, [finished[name] for name in sorted(finished)]

@@ -5,7 +5,6 @@ Memory is bounded by a block of images, whatever the size of the data set.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections import abc
 from collections.abc import Iterator, Sequence
@@ -124,7 +123,7 @@ class ReleaseWriter:
         return self._journal.add(Finished(record))
 
     def _copied(self, file: SourceFile) -> Finished:
-        temporary = self._temporary(file)
+        temporary = self._places.temporary(file.path)
         try:
             source = (self._found.source / file.path).open("rb")
         except OSError as error:
@@ -132,20 +131,20 @@ class ReleaseWriter:
         with source, temporary.open("wb") as target:
             shutil.copyfileobj(source, target)
         digest, size = manifest.sha256(temporary), temporary.stat().st_size
-        self._put(temporary, file)
+        self._places.put(temporary, file.path)
         record = Record(
             file.path, "copied", file.format, sha256=digest, bytes=size, reason=file.reason
         )
         return Finished(record, digest)
 
     def _protected(self, file: SourceFile, image: DecodedImage, delta: Tensor) -> Finished:
-        temporary = self._temporary(file)
+        temporary = self._places.temporary(file.path)
         try:
             finished = self._written(file, image, delta, temporary)
         except RefusedFile as error:
             temporary.unlink(missing_ok=True)
             return self._journal.add(_refused(file, str(error)))
-        self._put(temporary, file)
+        self._places.put(temporary, file.path)
         return self._journal.add(finished)
 
     def _written(
@@ -185,17 +184,6 @@ class ReleaseWriter:
             return Finished(record, manifest.sha256(self._found.source / file.path))
         except OSError as error:
             raise RefusedFile(unreadable(error)) from error
-
-    def _temporary(self, file: SourceFile) -> Path:
-        """A name of this file's own; codecs may look at its end, such as `.nii.gz`."""
-        own = hashlib.sha256(file.path.encode("utf-8", "surrogateescape")).hexdigest()
-        return self._places.scratch / f"{own}-{Path(file.path).name[-16:]}"
-
-    def _put(self, temporary: Path, file: SourceFile) -> None:
-        """Give a whole file its place in the release."""
-        target = self._places.partial / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.replace(target)
 
 
 def _refused(file: SourceFile, reason: str) -> Finished:

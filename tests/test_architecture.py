@@ -22,7 +22,15 @@ FLOORS = [
     # The science.
     {"countermeasures", "evidence", "generator", "methods", "threats", "training", "trials"},
     # One function and one configuration each.
-    {"benchmark", "check", "contact_sheet", "medmnist_folder", "preview", "protect"}
+    {
+        "benchmark",
+        "check",
+        "dicom_release",
+        "contact_sheet",
+        "medmnist_folder",
+        "preview",
+        "protect",
+    }
     | {"release_writer", "tables", "verify"},
     # The command line.
     {"cli", "cli_options", "__main__"},

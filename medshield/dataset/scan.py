@@ -19,7 +19,7 @@ from medshield.dataset.intensity import choose, parse_intensity, range_name
 from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.masks import speaks_of_masks
 from medshield.dataset.samples import Glance, Samples, Values, glance, sample
-from medshield.errors import InputError, NotAnImage, RefusedFile
+from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFile
 from medshield.formats import Codec, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom import read_tag
@@ -257,7 +257,12 @@ def scan(
                 samples.add(look.plan.path, look.glance, values)
             progress(len(looks), len(codecs))
     plans |= {path: look.plan for path, look in looks.items()}
-    images = [path for path, plan in plans.items() if plan.action in ("protect", "refuse")]
+    others = {path for path, look in looks.items() if not look.is_image}
+    images = [
+        path
+        for path, plan in plans.items()
+        if plan.action in ("protect", "refuse") and path not in others
+    ]
     problem, annotations = "", None
     try:
         annotations = annotate(source, readable, images, options, read_tag, known_classes)
@@ -311,6 +316,7 @@ class _Look:
     glance: Glance | None = None
     labels: bool = False
     patient: str | None = field(default=None, repr=False)
+    is_image: bool = True
 
 
 def _that_count(
@@ -389,7 +395,8 @@ def _look(source: Path, path: str, codec: Codec, handling: Handling) -> tuple[_L
     except NotAnImage as found:
         return _Look(SourceFile(path, "copy", str(found), codec.name)), none
     except RefusedFile as found:
-        return _Look(SourceFile(path, "refuse", str(found), codec.name)), none
+        plan = SourceFile(path, "refuse", str(found), codec.name)
+        return _Look(plan, is_image=not isinstance(found, RefusedCompanion)), none
     except OSError as error:
         return _Look(SourceFile(path, "refuse", unreadable(error), codec.name)), none
     plan = SourceFile(

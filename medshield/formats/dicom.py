@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from struct import pack, unpack_from
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom import dcmread
@@ -18,7 +18,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from medshield.errors import InputError, MedshieldError, RefusedFile
+from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import dicom_codecs, dicom_meaning
 from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
 from medshield.formats.dicom_container import (
@@ -31,10 +31,11 @@ from medshield.formats.dicom_container import (
     transfer_syntax_element,
     with_value,
 )
-from medshield.formats.dicom_copies import NOTHING_CARRIED, Carried
+from medshield.formats.dicom_copies import NOTHING_CARRIED, Carried, refuse_companion
 from medshield.formats.dicom_elements import PIXEL_DATA, PREAMBLE_END, Element, named
 from medshield.formats.dicom_pixels import NativeForm, PixelLayout
 from medshield.formats.dicom_refusals import (
+    guarded,
     image_element,
     refuse_colours,
     refuse_what_would_break,
@@ -42,7 +43,6 @@ from medshield.formats.dicom_refusals import (
 from medshield.formats.dicom_views import view_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from medshield.formats.dicom_meaning import Padding
     from medshield.formats.dicom_views import View
 
-_Result = TypeVar("_Result")
 PHOTOMETRIC = 0x00280004
 PLANAR = 0x00280006
 LOSSY_IMAGE_COMPRESSION = 0x00282110
@@ -112,7 +111,7 @@ class DicomCodec(Codec):
     def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one file; see `Codec.decode`."""
         raw = path.read_bytes()
-        return _guarded(lambda: _decode_with_copies(raw, handling))
+        return guarded(lambda: _decode_with_copies(raw, handling))
 
     def write(
         self,
@@ -126,13 +125,13 @@ class DicomCodec(Codec):
         A value that would land on the padding value stays as it was.
         """
         source: _Source = image.container
-        values = _guarded(lambda: source.stored_as(stored, image.stored, radius))
-        data, notes = _guarded(lambda: _rewritten(source, values))
+        values = guarded(lambda: source.stored_as(stored, image.stored, radius))
+        data, notes = guarded(lambda: _rewritten(source, values))
         if source.view is not None and data is not source.file.raw:
             notes += source.view.notes(source.values, radius)
         if data is not source.file.raw:
             written = DicomFile.parse(data)
-            data, more = _guarded(
+            data, more = guarded(
                 lambda: source.carried.carried_on(
                     written, image.stored, lambda: _decode(written).stored
                 )
@@ -169,27 +168,15 @@ def read_tag(path: Path, tag: str) -> str | None:
     return "\\".join(str(value).strip() for value in values) or None
 
 
-def _guarded(work: Callable[[], _Result]) -> _Result:
-    """Do it, and turn what a library says of a damaged file into a refusal.
-
-    Its own message stays out: it may quote the header.
-    """
-    try:
-        return work()
-    except (MedshieldError, MemoryError):
-        raise
-    except Exception as error:
-        raise RefusedFile(
-            f"it can't be decoded ({type(error).__name__}): damaged, or coded in a way that is "
-            "not supported; check it with a DICOM viewer, or leave it out of the source"
-        ) from error
-
-
 def _decode_with_copies(raw: bytes, handling: Handling) -> DecodedImage:
     """An image that can be written again, with all that its file carries."""
     file = DicomFile.parse(raw)
+    try:
+        image = _decode(file)
+    except NotAnImage:
+        refuse_companion(file, handling)
+        raise
     carried = Carried.by(file, handling)
-    image = _decode(file)
     carried.refuse_what_must_stay(file, image.stored)
     return replace(image, container=replace(image.container, carried=carried))
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medshield.errors import RefusedFile
+from medshield.errors import RefusedCompanion, RefusedFile
 from medshield.formats.base import DEFAULT_HANDLING, Handling
 from medshield.formats.dicom_container import DicomFile
-from medshield.formats.dicom_edits import Edits, encoded
+from medshield.formats.dicom_edits import Edits, encoded, note
 from medshield.formats.dicom_elements import EXPLICIT_LITTLE, Spot, named, walk
 from medshield.formats.dicom_icons import (
     ICON_SEQUENCE,
@@ -126,6 +126,18 @@ def icons_of(file: DicomFile, handling: Handling) -> tuple[Icon, ...]:
     return tuple(Icon.read(file, spot) for spot in nested if handling.icons == "regenerate")
 
 
+def refuse_companion(file: DicomFile, handling: Handling) -> None:
+    """Refuse an object that is no image, for what it carries.
+
+    Raises:
+        RefusedCompanion: see `icons_of`.
+    """
+    try:
+        icons_of(file, handling)
+    except RefusedFile as reason:
+        raise RefusedCompanion(str(reason)) from reason
+
+
 def settle_icons(
     edits: Edits,
     icons: Iterable[Icon],
@@ -150,16 +162,15 @@ def settle_icons(
         return [note(ICON_SEQUENCE, "removed", SHOWED_IT)] if sequences else []
     changed = False
     for icon, spot in zip(icons, _nested_pictures(edits.file), strict=True):
-        changed |= _make_again(edits, icon, spot, picture_of(spot))
+        if icon.shows_something:
+            _make_again(edits, icon, spot, picture_of(spot))
+            changed = True
     return [note(ICON_SEQUENCE, "changed", MADE_AGAIN)] if changed else []
 
 
-def _make_again(edits: Edits, icon: Icon, spot: Spot, picture: Picture) -> bool:
-    """Draw one icon again; false where it shows nothing, being all of one colour."""
+def _make_again(edits: Edits, icon: Icon, spot: Spot, picture: Picture) -> None:
     values = icon.drawn_again(picture.clean, picture.protected)
     if (values == icon.values).all():
-        if values.min() == values.max():
-            return False
         raise RefusedFile(
             "its icon made from the protected picture is the clean icon, too small or too coarse "
             f"to show the difference; {INSTEAD}"
@@ -172,7 +183,6 @@ def _make_again(edits: Edits, icon: Icon, spot: Spot, picture: Picture) -> bool:
         _decode_icon(edits, icon, spot, value)
     else:
         edits.exchange(spot, content[element.start : element.value] + value)
-    return True
 
 
 def _decode_icon(edits: Edits, icon: Icon, spot: Spot, value: bytes) -> None:
@@ -227,11 +237,6 @@ def without_signatures(
         edits.remove(spot)
     tags = sorted({spot.element.tag for spot in broken})
     return DicomFile.parse(edits.result()), [note(tag, "removed", UNSIGNED) for tag in tags]
-
-
-def note(tag: int, verb: str, why: str) -> str:
-    """A line for the manifest: (0088,0200) Icon Image Sequence: changed, why."""
-    return f"{named(tag)}: {verb}, {why}"
 
 
 def _nested_pictures(file: DicomFile) -> list[Spot]:

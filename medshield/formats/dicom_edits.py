@@ -178,3 +178,8 @@ def encoded(tag: int, vr: str, value: bytes, encoding: Encoding) -> bytes:
     if short:
         return head + vr.encode() + pack(f"{order}H", len(value)) + value
     return head + vr.encode() + pack(f"{order}HI", 0, len(value)) + value
+
+
+def note(tag: int, verb: str, why: str) -> str:
+    """A line for the manifest: (0088,0200) Icon Image Sequence: changed, why."""
+    return f"{named(tag)}: {verb}, {why}"

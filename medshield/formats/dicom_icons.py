@@ -97,6 +97,11 @@ class Icon:
             return np.asarray(values, np.float64)
         return np.asarray(self.palette[values[..., 0]], np.float64)
 
+    @property
+    def shows_something(self) -> bool:
+        """Whether it has more than one colour."""
+        return float(np.ptp(self.colours, axis=(0, 1)).max()) > 0
+
     def drawn_again(self, clean: NDArray[Any], protected: NDArray[Any]) -> NDArray[Any]:
         """The values of this icon, made from the protected picture.
 

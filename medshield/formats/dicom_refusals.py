@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from struct import unpack_from
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydicom.uid import UID, RTDoseStorage, SegmentationStorage
 
-from medshield.errors import NotAnImage, RefusedFile
+from medshield.errors import MedshieldError, NotAnImage, RefusedFile
 from medshield.formats import dicom_codecs
 from medshield.formats.dicom_container import (
     EXTENDED_LENGTHS,
@@ -19,7 +19,9 @@ from medshield.formats.dicom_elements import PIXEL_TAGS, PREAMBLE_END, Element, 
 from medshield.formats.dicom_pixels import MONOCHROME, PALETTE, YBR_FULL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+_Result = TypeVar("_Result")
 
 # Objects with Pixel Data that are no images: masks and doses computed from them.
 _DERIVED_OBJECTS = {
@@ -54,6 +56,22 @@ _NEWER_SYNTAXES = {
     UID("1.2.840.10008.1.2.4.112"): "JPEG XL",
     UID("1.2.840.10008.1.2.8.1"): "Deflated Image Frame Compression",
 }
+
+
+def guarded(work: Callable[[], _Result]) -> _Result:
+    """Do it, and turn what a library says of a damaged file into a refusal.
+
+    Its own message stays out: it may quote the header.
+    """
+    try:
+        return work()
+    except (MedshieldError, MemoryError):
+        raise
+    except Exception as error:
+        raise RefusedFile(
+            f"it can't be decoded ({type(error).__name__}): damaged, or coded in a way that is "
+            "not supported; check it with a DICOM viewer, or leave it out of the source"
+        ) from error
 
 
 def image_element(file: DicomFile, header: Any) -> Element:
