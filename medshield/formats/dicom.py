@@ -129,7 +129,7 @@ class DicomCodec(Codec):
         data, notes = guarded(lambda: _rewritten(source, values))
         if source.view is not None and data is not source.file.raw:
             notes += source.view.notes(source.values, radius)
-        if data is not source.file.raw:
+        if source.carried.anything and data is not source.file.raw:
             written = DicomFile.parse(data)
             data, more = guarded(
                 lambda: source.carried.carried_on(

@@ -52,10 +52,12 @@ class Carried:
     Attributes:
         icons: those that have to be made again.
         handling: what the user chose.
+        anything: there is an icon or a signature at all.
     """
 
     icons: tuple[Icon, ...] = ()
     handling: Handling = DEFAULT_HANDLING
+    anything: bool = False
 
     @classmethod
     def by(cls, file: DicomFile, handling: Handling) -> Carried:
@@ -64,7 +66,8 @@ class Carried:
         Raises:
             RefusedFile: see `icons_of`.
         """
-        return cls(icons_of(file, handling), handling)
+        signed = any(spot.element.tag in SIGNATURES for spot in walk(file.elements))
+        return cls(icons_of(file, handling), handling, signed or bool(file.holders))
 
     def refuse_what_must_stay(self, file: DicomFile, stored: NDArray[Any]) -> None:
         """Find out before anything is written whether `carried_on` will succeed.
