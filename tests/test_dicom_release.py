@@ -106,6 +106,8 @@ def source(tmp_path, monkeypatch):
 def protected(source, out, *options, code=0):
     run = medshield("protect", source, "-o", out, *RUN, *options)
     assert run.code == code, run.err
+    checked = medshield("check", out, "--source", source, "--json")
+    assert checked.json["faults"] == [], checked.err
     return out
 
 

@@ -109,7 +109,8 @@ class Rules:
             if said != b"01":
                 yield f"{named(_LOSSY)}: does not say that its pixels were compressed with loss"
         for tag in sorted(_SIGNATURES):
-            if self._after.body.find(tag):
+            changed = self._allowed.pixels or self._kept  # a signed report is copied as it is
+            if changed and self._after.body.find(tag):
                 yield f"{named(tag)}: signs pixels that are no longer there"
         own = self._before.body.value_of(_INSTANCE)
         if self._allowed.uid == "new" and own and own == self._after.body.value_of(_INSTANCE):
