@@ -44,7 +44,7 @@ def test_fidelity_counts_every_file(tmp_path):
     assert "old" not in text
     assert row(text, "in") == ["9", "5", "1", "1", "2", "0"]
     shares = text.split("decodes\n")[1]
-    assert row(shares, "in") == ["5", "4", "80.0 %", "1", "100.0 %"]
+    assert row(shares, "in") == ["5", "4", "80.0 %", "1", "100.0 %", "0", "100.0 %"]
     assert "line-art.png" in text
     assert str(tmp_path) not in text
 

@@ -81,6 +81,7 @@ def share_table(sets: Sequence[DataSet]) -> str:
     rows = []
     for found in (*sets, together):
         images, stuck = found.images, sum(o.stuck for o in found.images)
+        alone = sum(o.alone for o in found.images)
         exact = len(images) - len(found.misses)
         if images:
             rows.append(
@@ -91,9 +92,20 @@ def share_table(sets: Sequence[DataSet]) -> str:
                     share(exact, len(images)),
                     stuck,
                     share(exact, len(images) - stuck),
+                    alone,
+                    share(exact + alone, len(images) - stuck),
                 )
             )
-    header = ("data set", "images", "protected", "share", "can't move", "share without those")
+    header = (
+        "data set",
+        "images",
+        "protected",
+        "share",
+        "can't move",
+        "share without those",
+        "protected alone",
+        "share with those",
+    )
     return table(header, rows)
 
 
@@ -115,12 +127,12 @@ def lossy_table(sets: Sequence[DataSet]) -> str:
 def misses_table(sets: Sequence[DataSet]) -> str:
     """Every losslessly coded image that could move and is not protected all the same."""
     rows = [
-        (found.name, o.path, f"{o.format}, {o.kind}", o.reason)
+        (found.name, o.path, f"{o.format}, {o.kind}", "yes" if o.alone else "", o.reason)
         for found in sets
         for o in found.misses
         if not o.stuck
     ]
-    return table(("data set", "file", "kind", "reason"), rows)
+    return table(("data set", "file", "kind", "protected alone", "reason"), rows)
 
 
 def stuck_table(sets: Sequence[DataSet]) -> str:

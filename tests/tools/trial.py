@@ -43,6 +43,8 @@ class Outcome:
         format, kind: as the established reader has them; empty where none decodes the file.
         lossless: whether its coding is.
         stuck: whether no value can move within epsilon, by arithmetic.
+        alone: whether it is exact in a folder of its own, with the range that fits it, and not
+            among its siblings here.
         ratio: size of the written file over that of the source.
         as_asked: share of the values that are what was asked for, of an exact one.
     """
@@ -54,6 +56,7 @@ class Outcome:
     kind: str = ""
     lossless: bool = False
     stuck: bool = False
+    alone: bool = False
     ratio: float | None = None
     as_asked: float | None = None
 
@@ -104,9 +107,27 @@ def attempt(
     stuck = category == "refused" and (
         seen.stuck(float(epsilon)) or (seen.levels is None and reason.startswith(TOO_COARSE))
     )
+    alone = not stuck and category == "refused" and reason.startswith((NOTHING_MOVED, TOO_COARSE))
     return Outcome(
-        file.path, category, reason, seen.format, seen.kind, seen.lossless, stuck, ratio, as_asked
+        file.path,
+        category,
+        reason,
+        seen.format,
+        seen.kind,
+        seen.lossless,
+        stuck,
+        alone and _is_exact_alone(source, seen, epsilon, scratch),
+        ratio,
+        as_asked,
     )
+
+
+def _is_exact_alone(source: Path, seen: Reading, epsilon: Fraction, scratch: Path) -> bool:
+    try:
+        faults, _, _ = _protected(source, seen, own_range(source), epsilon, scratch)
+    except RefusedFile:
+        return False
+    return not faults
 
 
 def _protected(
