@@ -141,6 +141,10 @@ def save(
     if syntax.is_encapsulated:
         parts = [values[k, ..., 0] if channels == 1 else values[k] for k in range(frames)]
         data = encapsulate([bytes(coded(part, syntax, bits)) for part in parts])
+    elif elements.get("PhotometricInterpretation") == "YBR_FULL_422":
+        shared = values[:, :, ::2]
+        pairs = (values[:, :, ::2, 0], values[:, :, 1::2, 0], shared[..., 1], shared[..., 2])
+        data = np.stack(pairs, -1).tobytes()
     else:
         planes = elements.get("PlanarConfiguration")
         ordered = values.transpose(0, 3, 1, 2) if planes else values
@@ -169,6 +173,28 @@ def _colour(frames: int = 1) -> np.ndarray:
 
 def _form(values: Callable[[], np.ndarray], syntax: UID, bits: int, **elements: object):
     return lambda path: save(path, values(), syntax, bits, **elements)
+
+
+def _palette(path: Path) -> Path:
+    """Indices of a palette in which neighbours are alike."""
+    ramp = np.arange(256, dtype="<u2") * 257
+    colours = {"Red": ramp, "Green": ramp // 2, "Blue": ramp[::-1] // 3}
+    elements: dict[str, object] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, entries in colours.items():
+        elements[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        elements[f"{name}PaletteColorLookupTableData"] = entries.astype("<u2").tobytes()
+    return save(path, _grey(8), ExplicitVRLittleEndian, 8, **elements)
+
+
+def _icon(path: Path) -> Path:
+    """A slice with a thumbnail of itself."""
+    small = Dataset()
+    small.Rows = small.Columns = 16
+    small.SamplesPerPixel, small.PhotometricInterpretation = 1, "MONOCHROME2"
+    small.BitsAllocated, small.BitsStored, small.HighBit, small.PixelRepresentation = 8, 8, 7, 0
+    small.PixelData = (_grey()[0, ::4, ::3, 0] >> 4).astype("u1").tobytes()
+    small["PixelData"].VR = "OB"
+    return save(path, _grey(), IconImageSequence=[small])
 
 
 PHOTO = {"sop_class": VLPhotographicImageStorage}
@@ -211,6 +237,11 @@ FORMS: dict[str, Callable[[Path], Path]] = {
     "colour, JPEG 2000": _form(
         _colour, JPEG2000Lossless, 8, PhotometricInterpretation="YBR_RCT", **PHOTO
     ),
+    "shared colours": _form(
+        _colour, ExplicitVRLittleEndian, 8, PhotometricInterpretation="YBR_FULL_422", **PHOTO
+    ),
+    "palette": _palette,
+    "icon": _icon,
     "lossy JPEG": _form(lambda: _grey(8), JPEGBaseline8Bit, 8, **LOSSY),
     "lossy JPEG, colour": _form(
         _colour, JPEGBaseline8Bit, 8, PhotometricInterpretation="YBR_FULL_422", **LOSSY, **PHOTO

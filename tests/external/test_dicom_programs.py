@@ -13,7 +13,8 @@ from tests.tools.readers import reading
 from tests.tools.trial import protect
 
 pytestmark = pytest.mark.external
-PIXELS = ("DICOM:PixelData", "DICOM:StartOfItem")  # the latter's value: a coded frame's length
+PIXELS = ("DICOM:PixelData", "DICOM:StartOfItem", "DICOM:PixelDataGroupLength")
+"""What exiftool says of the pixels: the coded frames' lengths, and that of their group."""
 DECODERS = {
     "RLE Lossless": ("dcmdrle",),
     "JPEG Lossless": ("dcmdjpeg",),
@@ -47,9 +48,14 @@ def test_dciodvfy_finds_nothing_new(pair, program):
     assert new_lines(program("dciodvfy"), source, target) == []
 
 
+def is_of_another_syntax(made):
+    """Whether a lossy coding became Explicit VR Little Endian."""
+    return any(note.startswith("(0002,0010)") for note in made.notes)
+
+
 def test_exiftool_sees_the_same_tags(pair, program):
     source, target, made = pair
-    if made.notes:
+    if is_of_another_syntax(made):
         pytest.skip("a lossy source becomes a file of another syntax, which dcmdump compares")
     before = tags(program("exiftool"), source, *PIXELS)
     assert len(before) > 20
@@ -114,7 +120,7 @@ def test_exiftool_sees_the_same_tags_of_public_files(real_data, program, tmp_pat
         except (RefusedFile, NotAnImage):
             continue
         form = (path.parts[-2], made.image.details["transfer syntax"], made.image.stored.shape[-1])
-        if form in seen or made.notes:
+        if form in seen or is_of_another_syntax(made):
             continue  # the program takes its time; one of each kind will do
         seen.add(form)
         before, after = (tags(program("exiftool"), file, *PIXELS) for file in (path, target))
