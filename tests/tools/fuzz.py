@@ -37,8 +37,8 @@ from tests.tools.bombs import bombs
 from tests.tools.judge import judged, quotes
 from tests.tools.mutations import mutated
 
-FORMATS = tuple(codec.name for codec in CODECS)
 SUFFIXES = {"png": ".png", "jpeg": ".jpg", "tiff": ".tif", "dicom": ".dcm", "nifti": ".nii"}
+FORMATS = tuple(codec.name for codec in CODECS if codec.name in STRATEGIES)
 MEBIBYTE = 1 << 20
 
 
@@ -97,7 +97,7 @@ def real(folders: list[Path], largest: int) -> dict[str, list[Seedling]]:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and 0 < path.stat().st_size <= largest:
                 codec = recognise(path)
-                if codec:
+                if codec and codec.name in found:
                     name = f"real{SUFFIXES[codec.name]}{'.gz' * (path.suffix == '.gz')}"
                     found[codec.name].append(Seedling(name, path.read_bytes()))
     return found
