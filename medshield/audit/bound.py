@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -82,6 +83,7 @@ def frame_radius(
 ) -> float:
     """Epsilon in a frame's own units; integers move by whole numbers."""
     radius = epsilon * Fraction(intensity.high - intensity.low) / abs(Fraction(slope))
+    radius = min(radius, Fraction(sys.float_info.max))  # a slope may be next to nothing
     return float(math.floor(radius)) if is_integer else float(radius)
 
 

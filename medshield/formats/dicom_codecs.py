@@ -211,7 +211,9 @@ def _samples(words: NDArray[Any], layout: PixelLayout, form: Codestream) -> NDAr
 
 
 def _decoded(syntax: UID, value: bytes, layout: PixelLayout, as_rgb: bool) -> NDArray[Any]:
-    if syntax in _LIBJPEG_TURBO and not _fits_pillow(syntax, layout):
+    if syntax in (JPEGLossless, JPEGLosslessSV1):
+        decoded = np.stack([_lossless_jpeg(frame, layout) for frame in _frames(value, layout)])
+    elif syntax in _LIBJPEG_TURBO and not _fits_pillow(syntax, layout):
         decoded = np.stack([_libjpeg_turbo(frame, layout) for frame in _frames(value, layout)])
     else:
         decoded = _pydicom(syntax, value, layout, as_rgb)
@@ -271,6 +273,17 @@ def _libjpeg_turbo(frame: bytes, layout: PixelLayout) -> NDArray[Any]:
     samples: NDArray[Any] = imagecodecs.jpeg8_decode(
         frame, colorspace=colours, outcolorspace=colours
     )
+    return samples
+
+
+def _lossless_jpeg(frame: bytes, layout: PixelLayout) -> NDArray[Any]:
+    """A lossless JPEG frame's samples, which two decoders have to agree on.
+
+    libjpeg goes on behind a damaged code with samples of its own making.
+    """
+    samples = _libjpeg_turbo(frame, layout)
+    if not np.array_equal(samples, imagecodecs.ljpeg_decode(frame)):
+        raise RefusedFile("its coded frames are damaged: decoders disagree on them; get it whole")
     return samples
 
 

@@ -53,6 +53,8 @@ TRANSFER_SYNTAX = 0x00020010
 EXTENDED_OFFSETS, EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
 EXTENDED_OFFSET_TABLES = frozenset({EXTENDED_OFFSETS, EXTENDED_LENGTHS})
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
+_LARGEST_RATIO = 1032  # deflate makes at most 258 bytes out of 2 bits
+_PIECE = 1 << 20
 _LONGEST_VALUE = 0xFFFFFFFE
 
 
@@ -287,11 +289,10 @@ def _inflated(data: bytes) -> tuple[bytes, bool]:
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
+        _refuse_bomb(data)
         content = inflater.decompress(data, MOST_STORED_BYTES)
     except zlib.error as error:
         raise RefusedFile("its deflated data set is damaged; get it whole") from error
-    if inflater.unconsumed_tail:
-        refuse_too_large(MOST_STORED_BYTES + 1)
     rest = inflater.unused_data
     checksummed = rest[:8] == _checksum(content)
     if not inflater.eof or rest[8 if checksummed else 0 :].strip(b"\0"):
@@ -300,6 +301,17 @@ def _inflated(data: bytes) -> tuple[bytes, bool]:
             "one 0 is expected; rewrite it, for example with dcmconv"
         )
     return content, checksummed
+
+
+def _refuse_bomb(data: bytes) -> None:
+    """Count what deflated data hold, a piece at a time, where they may hold too much to keep."""
+    if len(data) * _LARGEST_RATIO <= MOST_STORED_BYTES:
+        return
+    inflater, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data
+    while rest and not inflater.eof:
+        size += len(inflater.decompress(rest, _PIECE))
+        refuse_too_large(size)
+        rest = inflater.unconsumed_tail
 
 
 def _checksum(content: bytes) -> bytes:

@@ -59,7 +59,7 @@ class PixelLayout:
             samples=samples,
             bits_allocated=bits_allocated,
             bits_stored=bits_allocated if floating else _integer(header, "BitsStored"),
-            signed=floating or _integer(header, "PixelRepresentation") == 1,
+            signed=floating or _sign(header),
             by_plane=samples > 1 and bool(header.get("PlanarConfiguration")),
             floating=floating,
             photometric=photometric,
@@ -235,6 +235,17 @@ class NativeForm:
 
 def _pairs_swapped(data: bytes) -> bytes:
     return np.frombuffer(data, "u2").byteswap().tobytes()
+
+
+def _sign(header: Any) -> bool:
+    """Whether samples are signed (PS3.3 C.7.6.3.1.1)."""
+    found = _integer(header, "PixelRepresentation")
+    if found not in (0, 1):
+        raise RefusedFile(
+            f"its Pixel Representation is {found}, where the standard knows 0 (unsigned) and 1 "
+            "(signed); correct the header"
+        )
+    return found == 1
 
 
 def _integer(header: Any, keyword: str) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Blocks are told apart by how many coefficients they have: a new one costs most in an empty block.
 _ACTIVITIES = np.array([1, 2, 4, 8, 16, 32])
-_CATEGORIES = 13
+_CATEGORIES = 17  # what 16-bit integers may have: damaged files have more than the standard's
 
 
 class Rate:

@@ -34,6 +34,7 @@ Order = Literal["<", ">"]
 _LEVEL = 6
 _ZSTD_LEVEL = 9  # libtiff's own default
 _LZMA_MEMORY = 256 << 20
+_PIECE = 1 << 20
 
 
 def decode_segment(page: Page, segment: Segment, order: Order, data: bytes) -> NDArray[Any]:
@@ -72,7 +73,7 @@ def _decompressed(compression: int, data: bytes, size: int) -> bytes:
     if compression == UNCOMPRESSED:
         return data
     if compression in (DEFLATE, OLD_DEFLATE):
-        return zlib.decompressobj().decompress(data, size)
+        return _inflated(data, size)
     if compression == LZW:
         if data[:1] == b"\0" and data[1:2] and data[1] & 1:
             raise RefusedFile(
@@ -86,6 +87,16 @@ def _decompressed(compression: int, data: bytes, size: int) -> bytes:
     if compression == ZSTD:
         return bytes(imagecodecs.zstd_decode(data, out=size))
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY).decompress(data, size)
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    """The first `size` bytes of a zlib stream, which is read to its end for its checksum's sake."""
+    inflater = zlib.decompressobj()
+    plain, rest = inflater.decompress(data, size), inflater.unconsumed_tail
+    while not inflater.eof and rest:
+        inflater.decompress(rest, _PIECE)
+        rest = inflater.unconsumed_tail
+    return plain
 
 
 def _compressed(compression: int, rows: NDArray[np.uint8]) -> bytes:
