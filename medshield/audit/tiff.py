@@ -184,15 +184,12 @@ def _windows(values: NDArray[Any], shape: tuple[int, ...], pick: np.ufunc) -> ND
 def _strangers(before: Directories, after: Directories) -> Iterator[str]:
     """Bytes that belong to nothing are zero, or were there and belonged to nothing before."""
     old, new = _belongs(before), _belongs(after)
-    loose = np.flatnonzero(~new)
-    values = np.frombuffer(after.data, np.uint8)[loose]
-    inside = loose < len(before.data)
-    same = np.zeros(loose.size, np.bool_)
-    at = loose[inside]
-    same[inside] = (np.frombuffer(before.data, np.uint8)[at] == values[inside]) & ~old[at]
-    strange = loose[(values != 0) & ~same]
-    if strange.size:
-        yield f"{byte(int(strange[0]))}, which belongs to no page or tag"
+    data, earlier = (np.frombuffer(file.data, np.uint8) for file in (after, before))
+    shared = min(data.size, earlier.size)
+    strange = ~new & (data != 0)
+    strange[:shared] &= old[:shared] | (data[:shared] != earlier[:shared])
+    if strange.any():
+        yield f"{byte(int(strange.argmax()))}, which belongs to no page or tag"
 
 
 def _belongs(file: Directories) -> NDArray[np.bool_]:
@@ -216,11 +213,12 @@ def _sorted(file: Directories) -> tuple[list[Folder], list[tuple[Folder, int]]]:
     full = [folder for folder in shown if not _is_reduced(file, folder)] or shown
     if not full:
         raise RefusedFile("it has no page with pixels")
+    numbers = {folder.start: number for number, folder in enumerate(full)}
     reduced = []
     latest = 0
     for folder in shown:
-        if folder in full:
-            latest = full.index(folder)
+        if folder.start in numbers:
+            latest = numbers[folder.start]
             continue
         parents = [n for n, page in enumerate(full) if folder.name.endswith(f" of {page.name}")]
         reduced.append((folder, parents[0] if parents else latest))
