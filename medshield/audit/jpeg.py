@@ -123,7 +123,7 @@ class JpegAuditor:
 def _tail(old: bytes, after: _File, allowed: Allowed) -> Iterator[str]:
     new = after.tail
     position = first_difference(old, new)
-    pictures = copies.areas("", old, _end_of_jpeg)
+    pictures = copies.areas("", old, end_of_jpeg)
     if position is None:
         if pictures and allowed.pixels:
             yield f"{byte(after.end)}, behind EOI: a picture that is still the clean one"
@@ -164,10 +164,10 @@ def _is_noted(place: str, allowed: Allowed) -> bool:
 
 def _pictures(part: _Segment) -> list[copies.Area]:
     """The copies of the picture in a segment; an index speaks of pictures and holds none."""
-    return [] if part.is_index else copies.areas(part.name, part.payload, _end_of_jpeg)
+    return [] if part.is_index else copies.areas(part.name, part.payload, end_of_jpeg)
 
 
-def _end_of_jpeg(data: bytes, start: int) -> int | None:
+def end_of_jpeg(data: bytes, start: int) -> int | None:
     """Where a JPEG that starts somewhere in these bytes ends."""
     with suppress(RefusedFile):
         return start + _taken_apart(data[start:]).end

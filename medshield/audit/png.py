@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
+from medshield.audit.copies import areas, is_made_anew, is_without
+from medshield.audit.jpeg import end_of_jpeg
 from medshield.errors import RefusedFile
 
 if TYPE_CHECKING:
@@ -102,24 +104,44 @@ class PngAuditor:
                 yield f"{byte(chunk.start)}: the checksum of a chunk {chunk.kind} is wrong"
         removed = _removed(before, allowed)
         kept = [chunk for number, chunk in enumerate(before, 1) if number not in removed]
-        yield from _compared(_without_data(kept), _without_data(after))
+        yield from _compared(_without_data(kept), _without_data(after), allowed)
         position = first_difference(tail, other_tail)
         if position is not None and not _may_cut_tail(other_tail, allowed):
             yield f"{byte(after[-1].start + 12 + position)}, behind IEND"
 
 
-def _compared(old: list[tuple[_Chunk, bytes]], new: list[tuple[_Chunk, bytes]]) -> Iterator[str]:
+def _compared(
+    old: list[tuple[_Chunk, bytes]], new: list[tuple[_Chunk, bytes]], allowed: Allowed
+) -> Iterator[str]:
     for number, ((one, raw), (two, other)) in enumerate(zip(old, new, strict=False), 1):
         if one.kind != two.kind:
             yield f"{byte(two.start)}: chunk {number} is {two.kind}, not {one.kind}"
             return
         position = first_difference(raw, other)
-        if position is not None:
+        if one.kind == "eXIf" and allowed.pixels:
+            yield from _exif_compared(one, two, number, allowed)
+        elif position is not None:
             yield f"{byte(two.start + position)} in chunk {number} {one.kind}"
     for chunk, _ in old[len(new) :]:
         yield f"chunk {chunk.kind}, at {byte(chunk.start)} of the source: missing"
     for chunk, _ in new[len(old) :]:
         yield f"chunk {chunk.kind}, at {byte(chunk.start)}: added"
+
+
+def _exif_compared(old: _Chunk, new: _Chunk, number: int, allowed: Allowed) -> Iterator[str]:
+    """Thumbnails are made anew in their own bytes, or removed, and the rest of EXIF stays."""
+    one, two = (b"Exif\0\0" + chunk.body for chunk in (old, new))
+    pictures = areas("APP1", one, end_of_jpeg)
+    position = first_difference(old.raw, new.raw)
+    if position is None:
+        if pictures:
+            yield f"{byte(new.start)}: chunk {number} eXIf still shows the clean image"
+        return
+    noted = any("eXIf: copy of the picture" in note for note in allowed.notes)
+    anew = allowed.icons == "regenerate" and is_made_anew(one, two, pictures)
+    cut = allowed.icons == "remove" and is_without(one, two)
+    if not (noted and (anew or cut)):
+        yield f"{byte(new.start + position)} in chunk {number} eXIf"
 
 
 def _without_data(chunks: list[_Chunk]) -> list[tuple[_Chunk, bytes]]:

@@ -15,6 +15,7 @@ from medshield.formats.base import (
     Handling,
     refuse_too_large,
 )
+from medshield.formats.jpeg_thumbnails import Pictures
 from medshield.formats.palette import Palette
 from medshield.formats.png_chunks import (
     SIGNATURE,
@@ -24,7 +25,7 @@ from medshield.formats.png_chunks import (
     read_chunks,
     read_header,
 )
-from medshield.formats.png_copies import Removal, removals
+from medshield.formats.png_copies import Change, removals, settled_exif
 from medshield.formats.png_frames import Edit, Frame, applied, read_frames
 from medshield.formats.png_pixels import Samples, decode_samples, encode_samples
 from medshield.formats.reserved import hidden_by_alpha, step_back
@@ -45,7 +46,9 @@ class _Container:
         frames, samples: each image of the file and what it holds.
         transparent: the colour of tRNS, one value a channel, or None.
         palette: of PLTE and tRNS, or None.
-        copies: what must not stay when pixels change.
+        chunks: all of them.
+        copies: what must go when pixels change.
+        handling: as `decode` was told.
     """
 
     source: bytes
@@ -54,7 +57,9 @@ class _Container:
     samples: tuple[Samples, ...]
     transparent: NDArray[Any] | None
     palette: Palette | None
-    copies: list[Removal]
+    chunks: list[Chunk]
+    copies: list[Change]
+    handling: Handling
 
 
 class PngCodec(Codec):
@@ -91,6 +96,8 @@ class PngCodec(Codec):
         values = np.stack([sample.values for sample in samples])
         stored = palette.looked_up(values[..., 0]) if palette else values
         depth = 8 if palette else header.bit_depth
+        picture = _displayed(stored, depth)
+        settled_exif(chunks, handling, Pictures(picture, picture))  # refuses what it can't settle
         return DecodedImage(
             stored=stored,
             kind=f"PNG {depth}-bit",
@@ -104,7 +111,9 @@ class PngCodec(Codec):
                 "colour type": header.colour_name,
                 "interlaced": "yes" if header.interlaced else "no",
             },
-            container=_Container(source, header, frames, samples, transparent, palette, copies),
+            container=_Container(
+                source, header, frames, samples, transparent, palette, chunks, copies, handling
+            ),
         )
 
     def write(
@@ -116,7 +125,8 @@ class PngCodec(Codec):
     ) -> list[str]:
         """Write the source with other pixels; see `Codec.write`.
 
-        Notes name the chunks that `Handling` took out; no other chunk changes.
+        Notes name the chunks that `Handling` took out or that hold a thumbnail made anew; no
+        other chunk changes.
 
         Exact with two exceptions: a pixel that would get the colour of tRNS, and so vanish, is
         written one grey level nearer to its source; one with a palette gets the entry that is
@@ -137,10 +147,23 @@ class PngCodec(Codec):
                 samples = Samples(new, old.filters)
                 edits += frame.edits(encode_samples(container.header, samples))
         if edits:
-            edits += [copy.edit for copy in container.copies]
-            notes += [copy.note for copy in container.copies]
+            released = container.palette.looked_up(values[..., 0]) if container.palette else values
+            depth = 8 if container.palette else container.header.bit_depth
+            pictures = Pictures(_displayed(image.stored, depth), _displayed(released, depth))
+            exif = settled_exif(container.chunks, container.handling, pictures)
+            for change in [*container.copies, *exif]:
+                edits.append(change.edit)
+                notes.append(change.note)
         target.write_bytes(applied(container.source, edits))
         return notes
+
+
+def _displayed(stored: NDArray[Any], depth: int) -> NDArray[np.uint8]:
+    """The first frame as (height, width, 1 or 3) of 8 bits, without alpha."""
+    colours = stored[0, ..., : 3 if stored.shape[-1] >= 3 else 1]
+    if depth > 8:
+        return np.asarray(colours >> (depth - 8), np.uint8)
+    return np.asarray(colours * np.uint8(255 // (2**depth - 1)), np.uint8)
 
 
 def _values(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from medshield.errors import RefusedFile
+from medshield.formats.exif_thumbnails import Exif
+from medshield.formats.png_chunks import chunk_bytes
 from medshield.formats.png_frames import Edit
 
 if TYPE_CHECKING:
     from medshield.formats.base import Handling
+    from medshield.formats.jpeg_thumbnails import Pictures
     from medshield.formats.png_chunks import Chunk
 
 # JPEG, PNG and GIF by their first bytes: thumbnails and previews are one of these.
@@ -26,11 +29,11 @@ _LONGEST_TEXT = 16 << 20
 
 
 @dataclass(frozen=True)
-class Removal:
-    """What is taken out of a file when its pixels change.
+class Change:
+    """What is taken out of a file, or made anew in it, when its pixels change.
 
     Attributes:
-        edit: what takes its place: nothing.
+        edit: what takes the place of what.
         note: says so in the manifest.
     """
 
@@ -38,8 +41,40 @@ class Removal:
     note: str
 
 
-def removals(chunks: list[Chunk], size: int, rest: bytes, handling: Handling) -> list[Removal]:
-    """What has to go before the file may be released, as far as `handling` lets it go.
+def settled_exif(chunks: list[Chunk], handling: Handling, pictures: Pictures) -> list[Change]:
+    """EXIF without thumbnails of the clean picture: made anew in their own bytes, or removed.
+
+    Args:
+        chunks: of the whole file.
+        handling: what to do with them.
+        pictures: what they are made anew from.
+
+    Raises:
+        RefusedFile: neither is possible, or `handling` wants such files refused.
+    """
+    found = []
+    for number, chunk in enumerate(chunks, start=1):
+        if chunk.kind != b"eXIf":
+            continue
+        place = f"PNG chunk {number} eXIf"
+        exif = Exif(chunk.body, place)
+        if not exif.holds_picture:
+            continue
+        if handling.icons == "refuse":
+            raise RefusedFile(
+                f"{place} holds a thumbnail of the clean picture: let it be made anew or removed "
+                "(--icons)"
+            )
+        is_removed = handling.icons == "remove"
+        body = exif.removed() if is_removed else exif.regenerated(pictures)
+        done = "removed" if is_removed else "made anew from the protected picture"
+        edit = Edit(chunk.start, chunk.end, chunk_bytes(b"eXIf", body))
+        found.append(Change(edit, f"{place}: copy of the picture {done}"))
+    return found
+
+
+def removals(chunks: list[Chunk], size: int, rest: bytes, handling: Handling) -> list[Change]:
+    """What but EXIF has to go before the file may be released, if `handling` lets it go.
 
     Args:
         chunks: of the whole file.
@@ -61,14 +96,14 @@ def removals(chunks: list[Chunk], size: int, rest: bytes, handling: Handling) ->
                     f"{place} is a digital signature that changed pixels break: let it be dropped "
                     "(--drop-signatures)"
                 )
-            found.append(Removal(edit, f"{place}: removed, as it signed the unchanged pixels"))
+            found.append(Change(edit, f"{place}: removed, as it signed the unchanged pixels"))
         elif _holds_picture(chunk):
             if handling.icons != "remove":
                 raise RefusedFile(
                     f"{place} holds a thumbnail or another unprotected copy of the picture, which "
                     "can't be made anew: let it be removed (--icons remove)"
                 )
-            found.append(Removal(edit, f"{place}: removed, as it held a copy of the picture"))
+            found.append(Change(edit, f"{place}: removed, as it held a copy of the picture"))
     if b"IDAT" in rest or _PICTURE.search(rest):
         if handling.icons != "remove":
             raise RefusedFile(
@@ -76,30 +111,19 @@ def removals(chunks: list[Chunk], size: int, rest: bytes, handling: Handling) ->
                 "remove), or cut the source off at IEND"
             )
         edit = Edit(size - len(rest), size, b"")
-        found.append(Removal(edit, "bytes after IEND: removed, as they held another picture"))
+        found.append(Change(edit, "bytes after IEND: removed, as they held another picture"))
     return found
 
 
 def _holds_picture(chunk: Chunk) -> bool:
     if chunk.kind in _FIREWORKS:
         return True
-    if chunk.kind == b"eXIf":
-        return _has_thumbnail(chunk.body) or bool(_PICTURE.search(chunk.body))
     if chunk.kind in _TEXTS:
         return _text_holds_picture(chunk)
-    # Compressed, these may contain a JPEG's first bytes by chance, and no picture.
-    return chunk.kind not in (b"IDAT", b"fdAT", b"iCCP") and bool(_PICTURE.search(chunk.body))
-
-
-def _has_thumbnail(exif: bytes) -> bool:
-    """Whether the first TIFF directory points to a second one, the thumbnail's (Exif 2.3 4.5.2)."""
-    order: Literal["big", "little"] = "big" if exif[:2] == b"MM" else "little"
-
-    def number(start: int, size: int) -> int:
-        return int.from_bytes(exif[start : start + size], order)
-
-    directory = number(4, 4)
-    return number(directory + 2 + 12 * number(directory, 2), 4) != 0
+    # Compressed, these may contain a JPEG's first bytes by chance; `settled_exif` sees to eXIf.
+    return chunk.kind not in (b"IDAT", b"fdAT", b"iCCP", b"eXIf") and bool(
+        _PICTURE.search(chunk.body)
+    )
 
 
 def _text_holds_picture(chunk: Chunk) -> bool:
