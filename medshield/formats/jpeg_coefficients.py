@@ -34,11 +34,11 @@ _LIBRARY = threading.Lock()
 # that a difference of two stays in 11 bits (F.1.2.1).
 _LARGEST = 1023
 # From RGB to YCbCr, for changes: no offsets (JFIF 1.02, ITU-R BT.601).
-_RGB_TO_YCBCR = np.array(
+_YCBCR_OF_RGB = np.array(
     [
-        [0.299, 0.587, 0.114],
-        [-0.168735892, -0.331264108, 0.5],
-        [0.5, -0.418687589, -0.081312411],
+        [0.299, -0.168735892, 0.5],
+        [0.587, -0.331264108, -0.418687589],
+        [0.114, 0.5, -0.081312411],
     ],
     dtype=np.float32,
 )
@@ -127,13 +127,18 @@ class Coefficients:
         Args:
             change: (units, unit height, unit width, channels), grey levels.
         """
-        planes = change @ _RGB_TO_YCBCR.T if self.is_rotated else change
+        planes = change.reshape(-1, change.shape[-1])
+        if self.is_rotated:
+            planes = planes @ _YCBCR_OF_RGB
+        planes = planes.T.reshape(-1, *change.shape[:3])
         changes = []
         for index, ((rows, columns), step) in enumerate(zip(self._blocks, self.steps, strict=True)):
             # One sample of a subsampled component is the mean of the pixels that share it (A.1.1).
             high, wide = self.factors[index]
-            plane = planes[..., index].reshape(-1, rows * 8, high, columns * 8, wide)
-            samples = plane.mean(axis=(2, 4)).reshape(-1, rows, 8, columns, 8).swapaxes(2, 3)
+            plane = planes[index] / np.float32(high * wide)
+            plane = np.add.reduce([plane[:, first::high] for first in range(high)])
+            plane = np.add.reduce([plane[:, :, first::wide] for first in range(wide)])
+            samples = plane.reshape(-1, rows, 8, columns, 8).swapaxes(2, 3)
             changes.append(dctn(samples, axes=(3, 4), norm="ortho") / step)
         return changes
 

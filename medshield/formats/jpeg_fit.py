@@ -18,7 +18,7 @@ from medshield.formats.jpeg_coefficients import Coefficients, within_code
 from medshield.formats.jpeg_pixels import decode_pixels
 from medshield.formats.jpeg_rate import Rate
 from medshield.formats.jpeg_segments import parse
-from medshield.formats.jpeg_trial import Trial
+from medshield.formats.jpeg_trial import Trial, in_parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 _LOWERING, _HALVING, _GIVING_UP = 32, 4, 32
 # How far inside the radius lowering aims, as a fraction of it: more ends sooner and keeps less.
 _MARGIN = 1 / 8
-# The squared error that a bit is worth, in grey levels for every grey level of the radius. On
-# photographs this takes less than a hundredth off the correlation with smooth changes, and
-# keeps pixel noise, most of which a quantiser drops anyway, from making files much larger.
-_WORTH_OF_A_BIT = 2.5
+# The squared error that a bit is worth, in grey levels for every grey level of the radius: the
+# first with which coefficients cost no more than this, else the last. On photographs the last takes
+# less than a hundredth off the correlation with smooth changes; of pixel noise, which costs most
+# and of which a quantiser drops the larger part anyway, it takes half of what was left. What
+# `Rate` says is too high, and lowering saves some more: files grow by about half of it.
+_WORTH_OF_A_BIT = (0.6, 1.2, 2.5)
+_DEARER = 1.12
 
 
 def fit_change(
@@ -51,9 +54,11 @@ def fit_change(
     """
     with TemporaryDirectory() as folder:
         coefficients = Coefficients(layout, Path(folder))
-        for worth in (_WORTH_OF_A_BIT * radius, 0.0):
-            values = _fitted(coefficients, source, wanted, radius, worth)
-            released = parse(coefficients.write(values))
+        search = _Search(coefficients, source, wanted, radius)
+        for thrifty in (True, False):
+            search.start(thrifty=thrifty)
+            search.keep_within_radius()
+            released = parse(coefficients.write(search.values))
             moved = np.abs(decode_pixels(released).astype(np.int16) - source).max()
             if moved > radius:
                 raise RefusedFile(
@@ -68,51 +73,85 @@ def fit_change(
     )
 
 
-def _fitted(
-    coefficients: Coefficients,
-    source: NDArray[np.uint8],
-    wanted: NDArray[np.uint8],
-    radius: float,
-    worth: float,
-) -> list[NDArray[np.int16]]:
-    """The coefficients that the search arrives at."""
-    trial = Trial(coefficients, source)
-    target = coefficients.cut((wanted.astype(np.int16) - source).astype(np.float32))
-    values = Rate(coefficients).choose(coefficients.transformed(target), worth)
-    left_over = [np.zeros(own.shape, np.float32) for own in values]
-    changed = np.ones(len(target), bool)
-    for step in range(_LOWERING + _HALVING + _GIVING_UP):
-        trial.update(values, changed)
-        over = np.abs(trial.change).max(axis=(1, 2, 3)) > radius
-        if not over.any():
-            break
-        if step < _LOWERING:
-            changed = over
-            limit = radius * (1 - _MARGIN)
-            excess = trial.change[over] - np.clip(trial.change[over], -limit, limit)
-            less = coefficients.transformed(excess.astype(np.float32))
-            _lower(values, left_over, less, over, coefficients)
-        else:
-            changed = trial.reach(over)
-            share = 0.5 if step < _LOWERING + _HALVING else 0.0
-            for own, original in zip(values, coefficients.original, strict=True):
-                change = np.trunc((own[changed] - original[changed]) * share)
-                own[changed] = original[changed] + change.astype(np.int16)
-    return values
+class _Search:
+    """Coefficients near a wanted change, on their way into the radius.
 
+    Attributes:
+        values: of every component, as `Coefficients.original` has them.
 
-def _lower(
-    values: list[NDArray[np.int16]],
-    left_over: list[NDArray[np.float32]],
-    less: list[NDArray[np.float32]],
-    where: NDArray[np.bool_],
-    coefficients: Coefficients,
-) -> None:
-    """Take whole steps off the values of some units; what is no whole step waits for its turn."""
-    for own, rest, steps, original in zip(
-        values, left_over, less, coefficients.original, strict=True
-    ):
-        wanted = rest[where] - steps
-        whole = np.rint(wanted)
-        rest[where] = wanted - whole
-        own[where] = within_code(own[where] + whole, original[where]).astype(np.int16)
+    Steps that are no whole steps yet wait in `_left_over`.
+    """
+
+    def __init__(
+        self,
+        coefficients: Coefficients,
+        source: NDArray[np.uint8],
+        wanted: NDArray[np.uint8],
+        radius: float,
+    ) -> None:
+        self._coefficients, self._radius = coefficients, radius
+        self._target = coefficients.cut(wanted.astype(np.int16) - source)
+        self._everywhere = np.arange(len(self._target))
+        self._trial = Trial(coefficients, source)
+        self.values = [own.copy() for own in coefficients.original]
+        self._left_over = [np.zeros(own.shape, np.float32) for own in self.values]
+
+    def start(self, *, thrifty: bool) -> None:
+        """Take the values nearest to what is wanted, or those of them that are worth their bits."""
+        rate = Rate(self._coefficients)
+        before = sum(
+            rate.bits([own[part] for own in self._coefficients.original], part)
+            for part in in_parts(self._everywhere)
+        )
+        for worth in _WORTH_OF_A_BIT if thrifty else (0.0,):
+            bits = 0.0
+            for part in in_parts(self._everywhere):
+                change = self._coefficients.transformed(self._target[part].astype(np.float32))
+                chosen = rate.choose(change, part, worth * self._radius)
+                for number, new in enumerate(chosen):
+                    original = self._coefficients.original[number][part]
+                    missing = original + change[number] - new
+                    self.values[number][part] = new
+                    # What rounding left over counts in later rounds; what was too dear does not.
+                    self._left_over[number][part] = np.where(np.abs(missing) <= 0.5, missing, 0)
+                bits += rate.bits(chosen, part)
+            if bits <= _DEARER * before:
+                break
+
+    def keep_within_radius(self) -> None:
+        """Lower what came out too much until no pixel is further than the radius."""
+        changed = self._everywhere
+        for step in range(_LOWERING + _HALVING + _GIVING_UP):
+            self._trial.update(self.values, changed)
+            over = np.flatnonzero(self._trial.furthest > self._radius)
+            if not len(over):
+                break
+            if step < _LOWERING:
+                changed = over
+                for part in in_parts(changed):
+                    self._lower(part)
+            else:
+                changed = self._trial.reach(over)
+                self._keep(changed, 0.5 if step < _LOWERING + _HALVING else 0.0)
+
+    def _lower(self, places: NDArray[np.int64]) -> None:
+        """Take off these units what came out too much; what is no whole step waits for its turn."""
+        change, limit = self._trial.change[places], self._radius * (1 - _MARGIN)
+        excess = (change - np.clip(change, -limit, limit)).astype(np.float32)
+        for own, rest, steps, original in zip(
+            self.values,
+            self._left_over,
+            self._coefficients.transformed(excess),
+            self._coefficients.original,
+            strict=True,
+        ):
+            wanted = rest[places] - steps
+            whole = np.rint(wanted)
+            rest[places] = wanted - whole
+            own[places] = within_code(own[places] + whole, original[places]).astype(np.int16)
+
+    def _keep(self, places: NDArray[np.int64], share: float) -> None:
+        """Keep this share of the change of these units' coefficients."""
+        for own, original in zip(self.values, self._coefficients.original, strict=True):
+            change = np.trunc((own[places] - original[places]) * share)
+            own[places] = original[places] + change.astype(np.int16)

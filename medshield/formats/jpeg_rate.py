@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Blocks are told apart by how many coefficients they have: a new one costs most in an empty block.
 _ACTIVITIES = np.array([1, 2, 4, 8, 16, 32])
 _CATEGORIES = 17  # what 16-bit integers may have: damaged files have more than the standard's
+_PLACE = np.arange(64).reshape(8, 8)
 
 
 class Rate:
@@ -35,39 +36,56 @@ class Rate:
             for values, activity in zip(coefficients.original, self._activity, strict=True)
         ]
 
-    def choose(self, wanted: list[NDArray[np.float32]], worth: float) -> list[NDArray[np.int16]]:
+    def choose(
+        self, wanted: list[NDArray[np.float32]], places: NDArray[np.int64], worth: float
+    ) -> list[NDArray[np.int16]]:
         """The coefficients that come near a wanted change and are cheap.
 
         Args:
-            wanted: of every component, a change in quantiser steps.
+            wanted: of every component, a change in quantiser steps, in some units.
+            places: the numbers of these units.
             worth: how much squared error (grey levels, over pixels and channels) a bit is worth; 0
                 takes the nearest.
         """
         chosen = []
         for number, change in enumerate(wanted):
-            original = self._coefficients.original[number]
+            original = self._coefficients.original[number][places]
             exact = original + change
             nearest = np.rint(within_code(exact, original))
             if worth:
-                nearest = self._cheaper(number, exact, nearest, worth)
+                activity = self._activity[number][places]
+                nearest = self._cheaper(number, activity, original, exact, nearest, worth)
             chosen.append(nearest.astype(np.int16))
         return chosen
+
+    def bits(self, values: list[NDArray[np.int16]], places: NDArray[np.int64]) -> float:
+        """About what the coefficients of some units cost.
+
+        Args:
+            values: of every component, in these units.
+            places: the numbers of these units.
+        """
+        total = 0.0
+        for number, own in enumerate(values):
+            activity = self._activity[number][places][..., None, None]
+            total += float(self._bits[number][activity, _PLACE, magnitude_category(own)].sum())
+        return total
 
     def _cheaper(
         self,
         number: int,
+        activity: NDArray[np.int64],
+        original: NDArray[np.int16],
         exact: NDArray[np.float32],
         nearest: NDArray[np.float32],
         worth: float,
     ) -> NDArray[np.float32]:
         """The best of the nearest value, the one nearer to zero, the original one, and zero."""
-        original = self._coefficients.original[number]
         scale = self._coefficients.steps[number] ** 2 * self._coefficients.energy[number] / worth
-        activity = self._activity[number][..., None, None]
-        place = np.arange(64).reshape(8, 8)
+        activity = activity[..., None, None]
 
         def cost(values: NDArray[np.float32]) -> NDArray[np.float32]:
-            bits = self._bits[number][activity, place, magnitude_category(values)]
+            bits = self._bits[number][activity, _PLACE, magnitude_category(values)]
             total: NDArray[np.float32] = scale * (exact - values) ** 2 + bits
             return total
 

@@ -47,7 +47,7 @@ def test_pixels_stay_true_when_coefficients_change(size, sampling, tmp_path):
     trial, random = Trial(coefficients, source), np.random.default_rng(1)
     values = [own.copy() for own in coefficients.original]
     for _ in range(3):
-        where = random.random(len(trial.change)) < 0.4
+        where = np.flatnonzero(random.random(len(trial.change)) < 0.4)
         for own in values:
             own[where] += random.integers(-2, 3, own[where].shape, np.int16)
         trial.update(values, where)
