@@ -3,6 +3,7 @@
 import csv
 import shutil
 import stat
+import subprocess
 
 import numpy as np
 import pydicom
@@ -339,3 +340,33 @@ def test_the_same_key_gives_the_same_uids_and_another_key_others(source, tmp_pat
     assert run.code == 0, run.err
     path = image_paths(first)[0]
     assert uids_in(first / path) == uids_in(second / path) != uids_in(other / path)
+
+
+@pytest.mark.real_data
+@pytest.mark.external
+def test_a_directory_with_icons_by_dcmtk(real_data, program, tmp_path):
+    """Real slices, of four series and 16 x 16 px, with the icons that dcmmkdir draws of them."""
+    source = tmp_path / "in"
+    folder = real_data / "dicom-odd" / "pydicom" / "dicomdirtests"
+    for name in ("CR1", "CR2", "CR3", "CT2"):
+        (source / name).mkdir(parents=True)
+        for path in (folder / "77654033" / name).iterdir():
+            (source / name / path.name).write_bytes(path.read_bytes())
+    names = [path.relative_to(source).as_posix() for path in sorted(source.glob("*/*"))]
+    with_table(source, [f"{name},{'ab'[number % 2]}" for number, name in enumerate(names)])
+    dcmmkdir = program("dcmmkdir")
+    make = [dcmmkdir, "-q", "+D", source / "DICOMDIR", "+X", "+id", source, "-W", "-Nec"]
+    subprocess.run([*make, *names], check=True, capture_output=True)
+    options = (*RUN[:2], "--eps", "16/255", "--seed", "1", "--intensity", "stored", "--uid", "new")
+    run = medshield("protect", source, "-o", tmp_path / "out", *options)
+    assert run.code == 0, run.err
+    assert medshield("check", tmp_path / "out", "--source", source).code == 0
+    before, after = (shown_in_directory(root) for root in (source, tmp_path / "out"))
+    assert len(after) == len(names) == 7
+    assert before.keys() == after.keys()
+    for name, item in before.items():
+        old, new = values_of(item), values_of(after[name])
+        assert old.shape == new.shape == (64, 64)
+        assert np.ptp(old) == 0 or (old != new).mean() > 0.01
+    listed = {str(found.SOPInstanceUID) for found in FileSet(tmp_path / "out" / "DICOMDIR")}
+    assert listed == {str(uids_in(tmp_path / "out" / name)) for name in names}

@@ -16,7 +16,6 @@ from pydicom.pixels.processing import apply_color_lut
 
 from medshield.errors import RefusedFile
 from medshield.formats import dicom_codecs
-from medshield.formats.base import refuse_too_large
 from medshield.formats.dicom_container import NATIVE, DicomFile
 from medshield.formats.dicom_elements import PIXEL_DATA, PIXEL_TAGS, Spot
 from medshield.formats.dicom_pixels import MONOCHROME, PixelLayout
@@ -30,6 +29,8 @@ ICON_SEQUENCE = 0x00880200
 PALETTE = "PALETTE COLOR"
 _MOST_ENTRIES = 256
 """Of a longer palette, only the entries up to the highest that the icon uses are used again."""
+_LARGEST_SIDE = 2048
+"""Pixels; the standard asks for 128 at most in its directories, and for small ones elsewhere."""
 _FORMS = (*MONOCHROME, PALETTE, "RGB")
 INSTEAD = "remove it with --icons remove"
 
@@ -212,9 +213,9 @@ def _layout(header: Any, spot: Spot) -> PixelLayout:
         or not (photometric in _FORMS or coded_colour)
         or samples != (3 if photometric == "RGB" or coded_colour else 1)
         or min(layout.shape) < 1
+        or max(layout.shape) > _LARGEST_SIDE
     ):
         raise RefusedFile(f"its icon has a form that can't be made again; {INSTEAD}")
-    refuse_too_large(layout.rows * layout.columns * samples * allocated // 8)
     return layout
 
 

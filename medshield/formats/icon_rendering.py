@@ -178,10 +178,17 @@ def _fitted(
 def _curve(
     values: NDArray[np.float64], wanted: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Knots of a curve through the mean of `wanted` in groups of like values."""
-    count = max(2, min(_MOST_KNOTS, len(values) // _PIXELS_A_KNOT))
+    """Knots of a curve through the mean of `wanted` in groups of like values.
+
+    The groups are small at both ends, where a window may cut off all but a few pixels.
+    """
+    total = len(values)
+    count = max(2, min(_MOST_KNOTS, total // _PIXELS_A_KNOT))
+    near = 4 * 2 ** np.arange(12)
+    ends = near[near < total // count]
+    cuts = {*ends, *(total - ends), *(total * np.arange(1, count) // count)}
     order = np.argsort(values, kind="stable")
-    groups = [part for part in np.array_split(order, count) if len(part)]
+    groups = [part for part in np.split(order, sorted(cuts)) if len(part)]
     x = np.array([values[part].mean() for part in groups])
     y = np.array([wanted[part].mean() for part in groups])
     knots, where = np.unique(x, return_inverse=True)

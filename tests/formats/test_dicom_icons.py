@@ -346,7 +346,8 @@ def strange(**elements):
 UNSUITABLE = {
     "does not show the picture": icon(shrunk(scene(seed=5))),
     "form that can't be made again": strange(BitsAllocated=32),
-    "fewer pixels than it says": strange(Rows=4000),
+    "form that can't be made again; ": strange(Rows=4000),
+    "fewer pixels than it says": strange(Rows=1000),
     "palette can't be read": strange(PhotometricInterpretation="PALETTE COLOR"),
 }
 
@@ -454,3 +455,14 @@ def test_a_real_icon(real_data, program, tmp_path):
         for path in (source, tmp_path / "target")
     ]
     assert said[0] == said[1]
+
+
+def test_a_window_that_cuts_off_nearly_all_is_found_out(tmp_path):
+    brightest = np.sort(shrunk(scene()).ravel())[-12]
+    small = np.clip((shrunk(scene()) - brightest) / (1 - brightest), 0, 1)
+    assert (small > 0).mean() < 0.02
+    source = file(tmp_path / "source", [icon(small)])
+    protected(source, tmp_path / "target")
+    before, after = (icon_pixels(tmp_path / name) for name in ("source", "target"))
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.8
+    assert (before != after).any()
