@@ -6,9 +6,7 @@ items around an edit (PS3.5 7.5) and the Group Length elements (PS3.5 7.2).
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import dataclass, field
-from itertools import accumulate
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +23,7 @@ from medshield.formats.dicom_elements import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from medshield.formats.dicom_container import DicomFile
 
@@ -95,16 +93,6 @@ class Edits:
         position = next((element.start for element in home if element.tag > tag), last)
         new = encoded(tag, vr, value, self.encoding(tag, steps))
         self._change(_Edit(position, position, tag, new), steps)
-
-    def places(self) -> Callable[[int], int]:
-        """A function from a byte's place in the source to its place in the result.
-
-        It holds for the edits made so far and for bytes that none of them takes away.
-        """
-        edits = sorted(self._edits)
-        ends = [edit.end for edit in edits]
-        shifts = [0, *accumulate(edit.growth for edit in edits)]
-        return lambda place: place + shifts[bisect_right(ends, place)]
 
     def result(self) -> bytes:
         """The file with all edits made."""
