@@ -13,8 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from medshield.errors import RefusedFile
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+MOST_BYTES = 2 << 30
+"""What an image may have in bytes of pixels: nothing larger is ever released."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,16 @@ class Auditor(Protocol):
         Raises:
             RefusedFile: one of the files can't be taken apart.
         """
+
+
+def refuse_bomb(declared_bytes: int) -> None:
+    """Refuse to decode or inflate more than any image is.
+
+    Raises:
+        RefusedFile: more than `MOST_BYTES`.
+    """
+    if declared_bytes > MOST_BYTES:
+        raise RefusedFile(f"by its header it has {declared_bytes:,} bytes of pixels, too many")
 
 
 def first_difference(before: bytes, after: bytes) -> int | None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from io import BytesIO
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from pydicom import dcmread
+from typing import TYPE_CHECKING, TypeVar
 
 from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
-from medshield.audit.dicom_parts import PIXELS, changes, every_uid, take_apart
+from medshield.audit.dicom_parts import PIXELS, changes, data_set, every_uid, take_apart
 from medshield.audit.dicom_pixels import audited
 from medshield.audit.dicom_rules import NOT_RENEWED, Rules
 from medshield.audit.dicom_values import around_the_pixels
@@ -35,7 +32,7 @@ class DicomAuditor:
 
     def read(self, path: Path) -> AuditedImage:
         """See `Auditor.read`."""
-        return _guarded(lambda: audited(_dataset(path.read_bytes())))
+        return _guarded(lambda: audited(data_set(path.read_bytes())))
 
     def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
         """See `Auditor.differences`."""
@@ -48,7 +45,7 @@ def _differences(raw: bytes, other: bytes, allowed: Allowed) -> Iterator[str]:
     position = first_difference(before.preamble, after.preamble)
     if position is not None:
         yield f"{byte(position)} in the preamble"
-    clean, again = _dataset(raw), _dataset(other)
+    clean, again = data_set(raw), data_set(other)
     rules = Rules(before, after, clean, again, allowed)
     if allowed.uid == "new" and allowed.uids is not None:
         _tell_uids(before, after, allowed.uids)
@@ -72,10 +69,6 @@ def _tell_uids(before: Parts, after: Parts, tell: Callable[[bytes, bytes], None]
         for place, value in every_uid(old):
             if place in found and place[-1] not in NOT_RENEWED:
                 tell(value.rstrip(b"\0 "), found[place].rstrip(b"\0 "))
-
-
-def _dataset(raw: bytes) -> Any:
-    return dcmread(BytesIO(raw), force=True)
 
 
 def _guarded(work: Callable[[], _Result]) -> _Result:

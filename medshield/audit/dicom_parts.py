@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from struct import unpack_from
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pydicom
 from pydicom.datadict import dictionary_description, dictionary_VR
 from pydicom.dataelem import RawDataElement
-from pydicom.filereader import data_element_generator
+from pydicom.filereader import data_element_generator, read_partial
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from medshield.audit.base import byte, first_difference
+from medshield.audit.base import byte, first_difference, refuse_bomb
 from medshield.errors import RefusedFile
 
 # pydicom warns of odd values and quotes them, which must not reach a log.
@@ -38,6 +38,7 @@ warnings.filterwarnings("ignore", module="pydicom")
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 TRANSFER_SYNTAX = 0x00020010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_AT_A_TIME = 1 << 24
 _UNDEFINED = 0xFFFFFFFF
 
 
@@ -161,6 +162,17 @@ def named(tag: int) -> str:
         return f"{place} {dictionary_description(tag)}"
     except KeyError:
         return place
+
+
+def data_set(raw: bytes) -> Any:
+    """The file as pydicom reads it.
+
+    Raises:
+        RefusedFile: it inflates to more than any image has.
+    """
+    take_apart(raw)  # pydicom would inflate it without a limit
+    # Zeros behind the data set would be an element each.
+    return read_partial(BytesIO(raw), lambda tag, _vr, _length: tag == 0, force=True)
 
 
 def take_apart(raw: bytes) -> Parts:
@@ -330,7 +342,8 @@ def _elements(
 
     def stop_when(tag: int, vr: str | None, _length: int) -> bool:
         header = 12 if not coding.implicit and vr in EXPLICIT_VR_LENGTH_32 else 8
-        return stream.tell() - header >= end or (meta and tag >> 16 != 2)
+        past = stream.tell() - header >= end or (meta and tag >> 16 != 2)
+        return past or tag == 0  # zeros that some writers leave behind the data set
 
     found: list[Element] = []
     position = start
@@ -378,7 +391,14 @@ def _tag_bytes(order: str, tag: int) -> bytes:
 
 
 def _inflated(data: bytes) -> bytes:
+    """Raises: RefusedFile: damaged, or more than any image has; found out in little memory."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    size, rest = 0, data
     try:
+        while rest and not inflater.eof:
+            size += len(inflater.decompress(rest, _AT_A_TIME))
+            rest = inflater.unconsumed_tail
+            refuse_bomb(size)
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data)
     except zlib.error as error:
         raise RefusedFile("its deflated data set is damaged") from error

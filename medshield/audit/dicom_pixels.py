@@ -33,7 +33,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from medshield.audit.base import AuditedImage
+from medshield.audit.base import AuditedImage, refuse_bomb
 from medshield.errors import NotAnImage, RefusedFile
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def audited(dataset: Any) -> AuditedImage:
     keyword = pixel_keyword(dataset)
     if keyword is None or dataset.get("SOPClassUID") in _NO_IMAGES:
         raise NotAnImage("it holds no image")
+    refuse_bomb(_declared_bytes(dataset))
     stored = _stored(dataset)
     values = _displayed(dataset, stored)
     table = _has_table(dataset)
@@ -98,6 +99,13 @@ def pixel_keyword(dataset: Any) -> str | None:
     """Which element holds the image, or None."""
     names = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
     return next((name for name in names if name in dataset), None)
+
+
+def _declared_bytes(dataset: Any) -> int:
+    """Bytes of pixels by the Image Pixel module."""
+    words = ("Rows", "Columns", "SamplesPerPixel")
+    frames, bits = int(dataset.get("NumberOfFrames") or 1), int(dataset.BitsAllocated)
+    return frames * math.prod(int(dataset[word].value) for word in words) * bits // 8
 
 
 def _stored(dataset: Any) -> NDArray[Any]:

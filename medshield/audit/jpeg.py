@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import imagecodecs
 
 from medshield.audit import copies
-from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
+from medshield.audit.base import Allowed, AuditedImage, byte, first_difference, refuse_bomb
 from medshield.errors import RefusedFile
 
 if TYPE_CHECKING:
@@ -85,8 +85,10 @@ class JpegAuditor:
 
     def read(self, path: Path) -> AuditedImage:
         """Grey or RGB, 0 to 255; see `Auditor.read`."""
+        file = _taken_apart(path.read_bytes())
+        refuse_bomb(_declared_bytes(file))
         try:
-            values: NDArray[Any] = imagecodecs.jpeg8_decode(path.read_bytes())
+            values: NDArray[Any] = imagecodecs.jpeg8_decode(file.data)
         except Exception as error:  # a damaged file may raise anything
             raise RefusedFile("no established reader decodes it") from error
         values = values[..., None] if values.ndim == 2 else values
@@ -118,6 +120,20 @@ class JpegAuditor:
         for segment in new[len(old) :]:
             yield f"{segment.name}, at {byte(segment.start)}: added"
         yield from _tail(before.tail, after, allowed)
+
+
+def _declared_bytes(file: _File) -> int:
+    """Bytes of pixels by the frame header (B.2.2): precision, height, width, components."""
+    frames = [part.payload for part in file.segments if part.name.startswith("SOF")]
+    sizes = [
+        int.from_bytes(head[1:3], "big")
+        * int.from_bytes(head[3:5], "big")
+        * (head[5] if len(head) > 5 else 1)
+        * -(-head[0] // 8)
+        for head in frames
+        if head
+    ]
+    return max(sizes, default=0)
 
 
 def _tail(old: bytes, after: _File, allowed: Allowed) -> Iterator[str]:

@@ -14,8 +14,14 @@ import nibabel
 import numpy as np
 from nibabel.fileholders import FileHolder
 
-from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
-from medshield.errors import NotAnImage, RefusedFile
+from medshield.audit.base import (
+    Allowed,
+    AuditedImage,
+    byte,
+    first_difference,
+    refuse_bomb,
+)
+from medshield.errors import MedshieldError, NotAnImage, RefusedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +34,8 @@ nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
 
 _GZIP = b"\x1f\x8b"
 _SIZES = {b"\x5c\x01\0\0": 348, b"\0\0\x01\x5c": 348, b"\x1c\x02\0\0": 540, b"\0\0\x02\x1c": 540}
+_BROKEN = "its gzip data is truncated or broken"
+_MOST_AROUND = 32 << 20  # bytes of headers, extensions and what follows the voxels
 _BACKGROUND = 0.1  # of a volume that one value must fill to be its background
 # What the values are, by nifti1.h's NIFTI_INTENT_* codes: statistics, vectors, and places.
 _STATISTICS, _VECTORS = frozenset({*range(2, 25), 1001}), frozenset({1004, 1005, 1007})
@@ -105,28 +113,54 @@ class NiftiAuditor:
 
 def _opened(path: Path) -> _Volume:
     """Raises: RefusedFile, NotAnImage: nibabel can't open it, or it is the header of a pair."""
-    content = _inflated(path.read_bytes())
-    header = _header_beside(path)
+    raw = path.read_bytes()
+    beside = _header_beside(path)
+    head = _inflated(beside.read_bytes(), _MOST_AROUND) if beside else _start(raw)
     try:
-        if header is not None:
-            head = _inflated(header.read_bytes())
-            kind: Any = nibabel.Nifti1Pair if _SIZES[head[:4]] == 348 else nibabel.Nifti2Pair
+        if beside is None and b"n+" not in (head[344:346], head[4:6]):
+            raise NotAnImage("the header of a pair; its voxels are in another file")
+        content = _inflated(raw, _declared_end(head) + _MOST_AROUND)
+        first = _SIZES[head[:4]] == 348
+        if beside is not None:
+            kind: Any = nibabel.Nifti1Pair if first else nibabel.Nifti2Pair
             files = {"header": head, "image": content}
             holders = {n: FileHolder(fileobj=BytesIO(part)) for n, part in files.items()}
             image = kind.from_file_map(holders)
         else:
-            single = content[344:346] == b"n+" or content[4:6] == b"n+"
-            if not single:
-                raise NotAnImage("the header of a pair; its voxels are in another file")
-            kind = nibabel.Nifti1Image if _SIZES[content[:4]] == 348 else nibabel.Nifti2Image
+            kind = nibabel.Nifti1Image if first else nibabel.Nifti2Image
             image = kind.from_bytes(content)
-    except NotAnImage:
+    except MedshieldError:
         raise
     except Exception as error:  # a damaged file may raise anything
         raise RefusedFile("no established reader decodes it") from error
     start = int(image.dataobj.offset)
     size = math.prod(image.shape) * image.get_data_dtype().itemsize
     return _Volume(image, content, start, start + size)
+
+
+def _start(raw: bytes) -> bytes:
+    """The header of a file, inflated."""
+    if not raw.startswith(_GZIP):
+        return raw[:540]
+    try:
+        return zlib.decompressobj(wbits=31).decompress(raw, 540)
+    except zlib.error as error:
+        raise RefusedFile(_BROKEN) from error
+
+
+def _declared_end(head: bytes) -> int:
+    """Where the voxels end, by the header.
+
+    Raises:
+        RefusedFile: behind what any image has.
+    """
+    size = _SIZES[head[:4]]
+    kind: Any = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
+    header = kind(head[:size], check=False)
+    shape = [max(0, int(length)) for length in header.get_data_shape()]
+    end = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
+    refuse_bomb(end - _MOST_AROUND)
+    return int(end)
 
 
 def _header_beside(path: Path) -> Path | None:
@@ -137,18 +171,23 @@ def _header_beside(path: Path) -> Path | None:
     name = stem + {".img": ".hdr", ".IMG": ".HDR"}[dot]
     for found in (path.with_name(name + end) for end in (ending, "", ".gz")):
         if found.is_file():
-            head = _inflated(found.read_bytes())[:348]
+            head = _inflated(found.read_bytes(), _MOST_AROUND)[:348]
             return found if head[344:346] == b"ni" or head[4:6] == b"ni" else None
     return None
 
 
-def _inflated(raw: bytes) -> bytes:
+def _inflated(raw: bytes, most: int) -> bytes:
+    """The content of a file that may be compressed and has no more than so many bytes."""
     if not raw.startswith(_GZIP):
         return raw
     try:
-        return gzip.decompress(raw)
+        with gzip.GzipFile(fileobj=BytesIO(raw)) as file:
+            content = file.read(most + 1)
     except (EOFError, OSError, zlib.error) as error:
-        raise RefusedFile("its gzip data is truncated or broken") from error
+        raise RefusedFile(_BROKEN) from error
+    if len(content) > most:
+        raise RefusedFile("it inflates to more than its header speaks of")
+    return content
 
 
 def _envelope(raw: bytes, other: bytes, allowed: Allowed) -> Iterator[str]:

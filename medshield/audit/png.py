@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import imagecodecs
 import numpy as np
-from PIL import Image
+from PIL import PngImagePlugin
 
-from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
+from medshield.audit.base import Allowed, AuditedImage, byte, first_difference, refuse_bomb
 from medshield.audit.copies import areas, is_made_anew, is_without
 from medshield.audit.jpeg import end_of_jpeg
 from medshield.errors import RefusedFile
@@ -75,8 +75,10 @@ class PngAuditor:
         """The samples as stored, the colours of a palette as displayed; see `Auditor.read`."""
         chunks, _ = _chunks(path.read_bytes())
         header = _header(chunks)
+        pictures = list(_pictures(chunks))
+        refuse_bomb(len(pictures) * header.width * header.height * 4 * -(-header.depth // 8))
         try:
-            values = np.stack([_decoded(header, picture) for picture in _pictures(chunks)])
+            values = np.stack([_decoded(header, picture) for picture in pictures])
         except Exception as error:  # a damaged file may raise anything
             raise RefusedFile("no established reader decodes it") from error
         channels = values.shape[-1]
@@ -240,7 +242,8 @@ def _decoded(header: _Header, chunks: list[_Chunk]) -> NDArray[Any]:
     """(height, width, channels)."""
     if header.depth == 16:
         return _sixteen_bits(header, chunks[-1].body)
-    with Image.open(io.BytesIO(_file(chunks)), formats=("PNG",)) as image:
+    # Not by Image.open, which has a limit of its own below ours.
+    with PngImagePlugin.PngImageFile(io.BytesIO(_file(chunks))) as image:
         if header.colour == _PALETTE:
             alpha = any(chunk.kind == "tRNS" for chunk in chunks)
             return np.asarray(image.convert("RGBA" if alpha else "RGB"))
@@ -264,7 +267,8 @@ def _sixteen_bits(header: _Header, stream: bytes) -> NDArray[Any]:
         return _by_libpng(header.width, header.height, header.colour, stream)
     channels = 3 if header.colour == _RGB else 4
     values = np.empty((header.height, header.width, channels), np.uint16)
-    lines = zlib.decompress(stream)
+    most = 2 * (header.height + 8) * (channels * header.width + 8) * 2
+    lines = zlib.decompressobj().decompress(stream, most)
     for row, column, down, right in _ADAM7:
         part = values[row::down, column::right]
         size = part.shape[0] * (1 + 2 * channels * part.shape[1]) if part.size else 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
+from medshield.audit.base import Allowed, AuditedImage, byte, first_difference, refuse_bomb
 from medshield.audit.tiff_directories import PLACES, SUB_PAGES, Area, Directories, Folder, Tag
 from medshield.errors import RefusedFile
 
@@ -274,6 +274,8 @@ def _frames(file: Directories, page: Folder) -> Iterator[NDArray[Any]]:
 
 def _samples(file: Directories, page: Folder) -> NDArray[Any]:
     """(height, width, samples) of one page, by libtiff."""
+    numbers = (max(file.numbers(page, tag) or [1]) for tag in (_WIDTH, _HEIGHT, _SAMPLES, _BITS))
+    refuse_bomb(math.prod(numbers) // 8)
     found: NDArray[Any] = np.asarray(imagecodecs.tiff_decode(file.beginning_with(page), index=0))
     if found.dtype == np.bool_:
         found = found.astype(np.uint8)
