@@ -27,13 +27,17 @@ def test_a_bomb_is_refused(name, content, tmp_path):
             auditor.read(path)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its memory as Linux does")
 def test_no_bomb_takes_much_memory():
-    """Of the process that read them all, in a fresh one."""
+    """Not even a part of what it would inflate to fits into the memory of this process."""
     code = """
 import pathlib, resource, tempfile
 from medshield import audit
 from medshield.errors import RefusedFile
 from tests.tools.bombs import bombs
+audit.auditor_named("nifti")
+size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (600 << 20),) * 2)
 for name, _, data in bombs():
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, name)
@@ -42,9 +46,6 @@ for name, _, data in bombs():
             audit.recognise(path).read(path)
         except RefusedFile:
             pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     root = Path(__file__).resolve().parents[2]
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
-    kibibytes = int(run.stdout) if sys.platform != "darwin" else int(run.stdout) // 1024
-    assert kibibytes < 600 * 1024
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
