@@ -181,3 +181,23 @@ def test_every_place_is_named_where_many_changed(release, source):
     for words in ("(0008,0060) Modality", "(0010,0010) Patient's Name", "a pixel moved by "):
         assert any(words in fault for fault in found), found
     assert "SOMEONE" not in str(found)
+
+
+def test_a_reference_with_its_old_uid(tmp_path):
+    """New UIDs must be the same wherever an instance is named, and no old one may stay."""
+    source = in_classes(tmp_path / "in", (".dcm",), each=2)
+    other = Dataset()
+    other.ReferencedSOPInstanceUID = "1.2.3.1"  # of 0.dcm
+    dicom(source / "malignant" / "2.dcm", 2, ReferencedImageSequence=Sequence([other]))
+    release = tmp_path / "out"
+    assert medshield("protect", source, "-o", release, *EIGHT, "--uid", "new").code == 0
+    assert medshield("check", release, "--source", source).code == 0
+    path = release / "malignant" / "2.dcm"
+    dataset = pydicom.dcmread(path)
+    new = dataset.ReferencedImageSequence[0].ReferencedSOPInstanceUID
+    old = b"1.2.3.1".ljust(len(new), b"\0")
+    path.write_bytes(path.read_bytes().replace(new.encode(), old))
+    forge(release)
+    found = [fault for _, fault in faults(release, "--source", source)]
+    assert any("a UID that is another one in" in fault for fault in found)
+    assert any("(0008,1155) Referenced SOP Instance UID" in fault for fault in found)

@@ -186,9 +186,13 @@ class Rules:
         if change.tag in NOT_RENEWED or not (is_uid(change.old) or change.old.vr in ("", "UN")):
             return False
         old, new = (value.rstrip(b"\0 ").split(b"\\") for value in change.values)
-        return len(old) == len(new) and all(
-            one == two or (_may_be_renewed(one) and _UID.fullmatch(two))
-            for one, two in zip(old, new, strict=True)
+        return (
+            old != new
+            and len(old) == len(new)
+            and all(
+                one == two or (_may_be_renewed(one) and _UID.fullmatch(two))
+                for one, two in zip(old, new, strict=True)
+            )
         )
 
     def _is_place_in_directory(self, change: Change) -> bool:
