@@ -92,10 +92,14 @@ def _decompressed(compression: int, data: bytes, size: int) -> bytes:
 def _inflated(data: bytes, size: int) -> bytes:
     """The first `size` bytes of a zlib stream, which is read to its end for its checksum's sake."""
     inflater = zlib.decompressobj()
-    plain, rest = inflater.decompress(data, size), inflater.unconsumed_tail
-    while not inflater.eof and rest:
-        inflater.decompress(rest, _PIECE)
-        rest = inflater.unconsumed_tail
+    plain = inflater.decompress(data, size + 1)
+    if len(plain) > size:
+        raise RefusedFile(
+            "TIFF with strips or tiles that inflate to more than their size, which readers show in "
+            "different ways: save it anew, for example with tiffcp"
+        )
+    if not inflater.eof:
+        raise RefusedFile("damaged TIFF: deflated strips or tiles end too early")
     return plain
 
 

@@ -1,6 +1,7 @@
 """The laws of the TIFF codec: identity, bound, nothing but pixels; and what it refuses."""
 
 import subprocess
+import zlib
 from fractions import Fraction
 
 import imagecodecs
@@ -458,6 +459,16 @@ def test_refuses_what_would_not_fit_into_memory(tmp_path):
     size = {256: (4, [100_000]), 257: (4, [100_000]), 278: (4, [100_000]), 259: (3, [8])}
     source = by_hand(tmp_path / "a.tif", ([PIXELS], size))
     with pytest.raises(RefusedFile, match="its header declares"):
+        CODEC.decode(source)
+
+
+@pytest.mark.parametrize("compression", [8, 32946])
+def test_refuses_strips_that_inflate_to_more_than_their_size(tmp_path, compression):
+    form = {257: (3, [4]), 259: (3, [compression]), 278: (3, [4])}
+    source = by_hand(tmp_path / "a.tif", ([zlib.compress(PIXELS)], form))
+    CODEC.decode(source)
+    by_hand(source, ([zlib.compress(PIXELS + b"\0")], form))
+    with pytest.raises(RefusedFile, match="inflate to more than their size"):
         CODEC.decode(source)
 
 
