@@ -1,6 +1,7 @@
 """What becomes of every file of a folder, and whether it is exact: the tables of docs/fidelity.md.
 
-    python -m tests.tools.fidelity FOLDER... [--packaged] [--eps 8/255] [-o docs/fidelity.md]
+    python -m tests.tools.fidelity FOLDER... [--packaged] [--generated] [--eps 8/255]
+        [-o docs/fidelity.md]
 
 Each file goes the way that `medshield protect` takes it, with a perturbation of plus or minus
 epsilon in every value: the hardest to store. What was written is judged by the established reader
@@ -27,6 +28,7 @@ import pydicom
 
 from medshield.budget import parse_epsilon
 from medshield.dataset.scan import SourceFile, scan, walk
+from tests.tools.generated import write_all
 from tests.tools.tables import DataSet, document
 from tests.tools.trial import NO_LABELS, Outcome, attempt
 
@@ -68,6 +70,14 @@ def measure(
     return DataSet(name, tuple(outcomes))
 
 
+def generated(epsilon: Fraction, workers: int) -> DataSet:
+    """What becomes of one file of each kind."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_all(folder)
+        return measure("generated", folder, files_of(folder), epsilon, workers)
+
+
 def _quietly(function, *arguments, **options):
     """Call it with the warnings of libraries left out."""
     with contextlib.redirect_stderr(io.StringIO()):
@@ -89,6 +99,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.tools.fidelity", description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     parser.add_argument("--packaged", action="store_true", help="pydicom's and nibabel's own files")
+    parser.add_argument("--generated", action="store_true", help="one file of each kind, too")
     parser.add_argument("--eps", default="8/255", type=parse_epsilon)
     parser.add_argument("--workers", default=os.cpu_count(), type=int)
     parser.add_argument("-o", "--output", type=Path, help="document whose block is renewed")
@@ -106,8 +117,9 @@ def main(arguments: Sequence[str]) -> int:
     sets = [
         measure(name, folder, files, options.eps, options.workers) for name, folder, files in work
     ]
-    document(sets, options.eps, options.output)
-    return 4 if any(found.of("wrong") for found in sets) else 0
+    made = generated(options.eps, options.workers) if options.generated else None
+    document(sets, made, options.eps, options.output)
+    return 4 if any(found.of("wrong") for found in (*sets, *([made] if made else []))) else 0
 
 
 if __name__ == "__main__":

@@ -261,7 +261,7 @@ def _volume(path: Path) -> Reading | None:
     is_nifti = isinstance(image, NIFTI_CLASSES)
     name = "NIfTI" if is_nifti else type(image).__name__.removesuffix("Image")
     dtype = image.get_data_dtype()
-    version = 2 if isinstance(image, nibabel.Nifti2Pair) else 1
+    version = 2 if isinstance(image.header, nibabel.Nifti2Header) else 1
     kind = str(dtype) if not dtype.names else "RGB" + ("A" if len(dtype.names) == 4 else "")
     if is_nifti:
         kind = f"NIfTI-{version} {dtype.newbyteorder('=')}" if not dtype.names else kind

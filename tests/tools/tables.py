@@ -53,7 +53,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         return "None."
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     numeric = [
-        bool(cells) and all(re.fullmatch(r"[\d.,%/ x-]*", row[k]) for row in cells)
+        any(row[k] for row in cells) and all(re.fullmatch(r"[\d.% -]*", row[k]) for row in cells)
         for k in range(len(header))
     ]
     rule = ["---:" if right else "---" for right in numeric]
@@ -183,6 +183,17 @@ def kinds_table(sets: Sequence[DataSet], formats: Sequence[str]) -> str:
     return table(("format", "kind", "files", *CATEGORIES), rows)
 
 
+def generated_table(made: DataSet) -> str:
+    """How many generated files of each format are exact; they count nowhere else."""
+    rows = []
+    for name in OURS:
+        files = [o for o in made.outcomes if o.format == name]
+        forms = "; ".join(Path(o.path).stem for o in files)
+        others = [f"{o.path}: {o.reason}" for o in files if o.category != "exact"]
+        rows.append((name, len(files), len(files) - len(others), forms, "; ".join(others)))
+    return table(("format", "files", "exact", "forms", "not exact"), rows)
+
+
 def size_table(sets: Sequence[DataSet]) -> str:
     """Size of the written file over that of its source, for each format."""
     ratios: dict[str, list[float]] = {}
@@ -211,7 +222,7 @@ def versions() -> str:
     return f"Python {sys.version.split()[0]}, " + ", ".join(found)
 
 
-def tables(sets: Sequence[DataSet], epsilon: Fraction) -> str:
+def tables(sets: Sequence[DataSet], made: DataSet | None, epsilon: Fraction) -> str:
     """All tables."""
     others = sorted({o.format for found in sets for o in found.outcomes if o.format} - set(OURS))
     parts = [
@@ -237,14 +248,18 @@ def tables(sets: Sequence[DataSet], epsilon: Fraction) -> str:
     if others:
         parts += ["Images of other formats, which nibabel decodes:", kinds_table(sets, others)]
     parts += ["### Size of the written file over that of its source", size_table(sets)]
+    if made:
+        parts += ["### Generated files, one of each kind", generated_table(made)]
     if any(found.of("wrong") for found in sets):
         parts += ["### Wrong", reasons_table(sets, "wrong")]
     return "\n\n".join(parts)
 
 
-def document(sets: Sequence[DataSet], epsilon: Fraction, path: Path | None) -> None:
+def document(
+    sets: Sequence[DataSet], made: DataSet | None, epsilon: Fraction, path: Path | None
+) -> None:
     """Print the tables, or renew their block in a document."""
-    text = tables(sets, epsilon)
+    text = tables(sets, made, epsilon)
     if path is None:
         sys.stdout.write(text + "\n")
     else:
