@@ -20,11 +20,11 @@ from medshield.dataset import examples
 from medshield.dataset.scan import Scan, SourceFile, unreadable
 from medshield.errors import RefusedFile
 from medshield.formats.base import READ_ONLY
-from medshield.formats.dicom import read_tag
-from medshield.formats.dicom_companions import companion, missing
-from medshield.formats.dicom_copies import Picture
-from medshield.formats.dicom_directory import Reference
-from medshield.formats.dicom_identity import Identity, identity_of, uid_of, with_new_identity
+from medshield.formats.dicom.codec import read_tag
+from medshield.formats.dicom.companions import companion, missing
+from medshield.formats.dicom.copies import Picture
+from medshield.formats.dicom.directory import Reference
+from medshield.formats.dicom.identity import Identity, identity_of, uid_of, with_new_identity
 from medshield.journal import Finished, Journal
 from medshield.keys import Key
 from medshield.manifest import Record

@@ -45,7 +45,7 @@ STARTS_WITHOUT_TORCH = [
 
 
 def module_name(path):
-    """`medshield/formats/png.py` is formats.png, and a package is named by its folder."""
+    """`formats/png/codec.py` is formats.png.codec, and a package is named by its folder."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
@@ -109,9 +109,9 @@ def below(package):
 
 
 def test_the_walk_sees_imports_of_every_form():
-    assert {"errors", "formats.base", "formats.reserved"} <= IMPORTS["formats.png"]
+    assert {"errors", "formats.base", "formats.reserved"} <= IMPORTS["formats.png.codec"]
     assert {"protect", "verify", "__init__"} <= IMPORTS["cli"]  # inside functions, and a name
-    assert "formats.dicom_codecs" in IMPORTS["formats.dicom_refusals"]  # a module of a package
+    assert "formats.dicom.coding" in IMPORTS["formats.dicom.refusals"]  # a module of a package
 
 
 def test_every_module_has_a_floor():

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from medshield import release_writer
-from medshield.formats.dicom import DicomCodec
-from medshield.formats.png import PngCodec
+from medshield.formats.dicom.codec import DicomCodec
+from medshield.formats.png.codec import PngCodec
 from medshield.methods.error_minimizing import ErrorMinimizing
 from tests.builders import (
     CLASSES,

@@ -12,7 +12,7 @@ import pytest
 from medshield import cli, progress
 from medshield.cli import METHOD_NAMES
 from medshield.dataset import scan as scan_module
-from medshield.formats.png import PngCodec
+from medshield.formats.png.codec import PngCodec
 from medshield.methods import METHODS
 from tests.builders import (
     EIGHT,

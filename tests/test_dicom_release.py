@@ -18,7 +18,7 @@ from pydicom.uid import (
     KeyObjectSelectionDocumentStorage,
 )
 
-from medshield.formats.dicom import DicomCodec
+from medshield.formats.dicom.codec import DicomCodec
 from tests.builders import EIGHT, dicom, manifest, medshield, tree, with_table
 
 COUNT = 6

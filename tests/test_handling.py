@@ -7,7 +7,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from medshield.formats.dicom import DicomCodec
+from medshield.formats.dicom.codec import DicomCodec
 from tests.builders import EIGHT, dicom, in_classes, manifest, medshield
 
 SIGNATURE = Sequence([Dataset()])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medshield.formats.png import PngCodec
+from medshield.formats.png.codec import PngCodec
 from medshield.methods.error_minimizing import ErrorMinimizing
 from tests.builders import (
     EIGHT,
@@ -469,7 +469,7 @@ def test_resume_with_nothing_to_resume_starts_from_the_beginning(tmp_path):
 KILLED = """
 import os, signal, sys, time
 from medshield import cli
-from medshield.formats.png import PngCodec
+from medshield.formats.png.codec import PngCodec
 write, done = PngCodec.write, []
 def writing(*arguments):
     done.append(1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medshield.formats.png import PngCodec
+from medshield.formats.png.codec import PngCodec
 from tests.builders import dicom, jpeg, nifti, png
 from tests.tools import fidelity, throughput
 from tests.tools.tables import renew

@@ -22,7 +22,7 @@ from medshield.dataset.samples import Glance, Samples, Values, glance, sample
 from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFile
 from medshield.formats import Codec, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
-from medshield.formats.dicom import read_tag
+from medshield.formats.dicom.codec import read_tag
 from medshield.manifest import OWN_FILES
 
 SIDECAR_SUFFIXES = frozenset(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from medshield.formats.base import Codec, DecodedImage, Handling, IntensityRange
-from medshield.formats.dicom import DicomCodec
-from medshield.formats.jpeg import JpegCodec
-from medshield.formats.nifti import NiftiCodec
+from medshield.formats.dicom.codec import DicomCodec
+from medshield.formats.jpeg.codec import JpegCodec
+from medshield.formats.nifti.codec import NiftiCodec
 from medshield.formats.other_volumes import OTHER_VOLUMES
-from medshield.formats.png import PngCodec
-from medshield.formats.tiff import TiffCodec
+from medshield.formats.png.codec import PngCodec
+from medshield.formats.tiff.codec import TiffCodec
 
 CODECS: tuple[Codec, ...] = (
     PngCodec(),

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from medshield.errors import RefusedFile
-from medshield.formats.jpeg_thumbnails import (
+from medshield.formats.jpeg.thumbnails import (
     REMEDY,
     Pictures,
     blank_jpegs,

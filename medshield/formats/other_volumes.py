@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
-from medshield.formats.nifti_files import header_names, whole_header
-from medshield.formats.nifti_header import find_signature
+from medshield.formats.nifti.files import header_names, whole_header
+from medshield.formats.nifti.header import find_signature
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,18 +14,14 @@ from pydicom.uid import ExplicitVRBigEndian, JPEGBaseline8Bit
 
 from medshield import audit
 from medshield.audit.bound import movement
-from medshield.formats import (
-    IntensityRange,
-    dicom_meaning,
-    jpeg,
-    jpeg_fit,
-    jpeg_pixels,
-    jpeg_trial,
-    nifti_header,
-    png,
-    recognise,
-)
-from medshield.formats.dicom_pixels import NativeForm
+from medshield.formats import IntensityRange, recognise
+from medshield.formats.dicom import meaning
+from medshield.formats.dicom.pixels import NativeForm
+from medshield.formats.jpeg import codec as jpeg_codec
+from medshield.formats.jpeg import fit, trial
+from medshield.formats.jpeg import pixels as jpeg_pixels
+from medshield.formats.nifti import header as nifti_header
+from medshield.formats.png import codec as png_codec
 from tests import dicom_files
 from tests.audit.forms import COLOUR, VOLUME
 from tests.formats import test_jpeg as jpeg_files
@@ -61,21 +57,21 @@ def planes_for_pixels_in_dicom(patch, path):
 
 
 def overlooked_padding_in_dicom(patch, path):
-    patch.setattr(dicom_meaning, "padding", lambda *_: None)
+    patch.setattr(meaning, "padding", lambda *_: None)
     WORDS[0, 3:6] = 63
     return dicom_files.native(path, WORDS, PixelPaddingValue=63)
 
 
 def overlooked_slope_in_dicom(patch, path):
-    patch.setattr(dicom_meaning, "rescale", lambda *_: (1.0, 0.0))
+    patch.setattr(meaning, "rescale", lambda *_: (1.0, 0.0))
     return dicom_files.native(path, WORDS, RescaleSlope=2, RescaleIntercept=0)
 
 
 def wrong_byte_order_in_png(patch, path):
-    decode, encode = png.decode_samples, png.encode_samples
+    decode, encode = png_codec.decode_samples, png_codec.encode_samples
     swap = lambda samples: replace(samples, values=samples.values.byteswap())  # noqa: E731
-    patch.setattr(png, "decode_samples", lambda *a: swap(decode(*a)))
-    patch.setattr(png, "encode_samples", lambda head, samples: encode(head, swap(samples)))
+    patch.setattr(png_codec, "decode_samples", lambda *a: swap(decode(*a)))
+    patch.setattr(png_codec, "encode_samples", lambda head, samples: encode(head, swap(samples)))
     path.write_bytes(png_files.png(WORDS[0]))
     return path
 
@@ -89,7 +85,7 @@ def wrong_byte_order_in_nifti(patch, path):
 
 def half_the_contrast_in_jpeg(patch, path):
     decode = jpeg_pixels.decode_pixels
-    for module in (jpeg, jpeg_fit, jpeg_pixels, jpeg_trial):
+    for module in (jpeg_codec, fit, jpeg_pixels, trial):
         patch.setattr(module, "decode_pixels", lambda layout: decode(layout) // 2)
     path.write_bytes(jpeg_files.jpeg(40, 56, quality=95, subsampling=0))
     return path

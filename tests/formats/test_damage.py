@@ -11,8 +11,9 @@ from pydicom.uid import JPEGLosslessSV1
 
 from medshield.audit.bound import frame_radius
 from medshield.errors import RefusedFile
-from medshield.formats import IntensityRange, codec_named, dicom_container
-from medshield.formats.jpeg_rate import Rate
+from medshield.formats import IntensityRange, codec_named
+from medshield.formats.dicom import container
+from medshield.formats.jpeg.rate import Rate
 from tests.dicom_files import coded, jpeg_lossless, native, smooth
 from tests.generated import dicom_form
 
@@ -38,7 +39,7 @@ def test_pixel_representation_that_the_standard_does_not_know(tmp_path):
 
 
 def test_deflated_dicom_is_counted_before_it_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(dicom_container, "MOST_STORED_BYTES", 1 << 20)
+    monkeypatch.setattr(container, "MOST_STORED_BYTES", 1 << 20)
     deflater = zlib.compressobj(wbits=-15)
     body = deflater.compress(bytes(3 << 20)) + deflater.flush()
     syntax = dicom_form.Form().element(0x00020010, "UI", dicom_form.DEFLATED.encode())

@@ -33,7 +33,7 @@ from pydicom.uid import (
 
 from medshield.errors import InputError, MedshieldError, NotAnImage, RefusedFile
 from medshield.formats.base import IntensityRange
-from medshield.formats.dicom import DicomCodec, read_tag
+from medshield.formats.dicom.codec import DicomCodec, read_tag
 from tests.builders import outside_pixels
 from tests.dicom_files import (
     COLOUR,
@@ -652,7 +652,7 @@ def test_nothing_of_the_header_is_said_aloud(tmp_path):
     raw = source.read_bytes().replace(b"ISO_IR 192", b"SECRET_192")
     source.write_bytes(raw.replace(b"LO\x10", b"DA\x10"))
     code = (
-        "import sys; from pathlib import Path; from medshield.formats.dicom import *\n"
+        "import sys; from pathlib import Path; from medshield.formats.dicom.codec import *\n"
         "DicomCodec().decode(Path(sys.argv[1])); read_tag(Path(sys.argv[1]), 'PatientID')"
     )
     done = subprocess.run(

@@ -16,9 +16,9 @@ from pydicom.uid import (
 )
 
 from medshield.errors import RefusedFile
-from medshield.formats.dicom_container import DicomFile
-from medshield.formats.dicom_edits import Edits
-from medshield.formats.dicom_elements import MOST_LEVELS, walk
+from medshield.formats.dicom.container import DicomFile
+from medshield.formats.dicom.edits import Edits
+from medshield.formats.dicom.elements import MOST_LEVELS, walk
 
 INSTANCE = 0x00081155
 SYNTAXES = {

@@ -25,8 +25,8 @@ from pydicom.uid import (
 
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats.base import Handling
-from medshield.formats.dicom import DicomCodec
-from medshield.formats.dicom_container import DicomFile
+from medshield.formats.dicom.codec import DicomCodec
+from medshield.formats.dicom.container import DicomFile
 
 CODEC = DicomCodec()
 REMOVE, REFUSE = Handling(icons="remove"), Handling(icons="refuse")

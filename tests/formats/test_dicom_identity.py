@@ -19,8 +19,8 @@ from pydicom.uid import (
 
 from medshield.errors import RefusedFile
 from medshield.formats.base import DEFAULT_HANDLING, Handling
-from medshield.formats.dicom_companions import companion
-from medshield.formats.dicom_identity import identity_of, uid_of, with_new_identity
+from medshield.formats.dicom.companions import companion
+from medshield.formats.dicom.identity import identity_of, uid_of, with_new_identity
 from tests.dicom_files import header, saved, smooth
 
 OWN, OTHER = "1.2.826.0.1.3680043.8.498.1", "1.2.3.4"

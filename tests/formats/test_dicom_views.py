@@ -26,7 +26,7 @@ from medshield.audit.base import Allowed
 from medshield.audit.dicom import DicomAuditor
 from medshield.errors import RefusedFile
 from medshield.formats.base import IntensityRange
-from medshield.formats.dicom import DicomCodec
+from medshield.formats.dicom.codec import DicomCodec
 from tests.dicom_files import (
     COLOUR,
     GREY,

@@ -8,7 +8,7 @@ from PIL import Image
 
 from medshield.errors import RefusedFile
 from medshield.formats.exif_thumbnails import Exif
-from medshield.formats.jpeg_thumbnails import Pictures
+from medshield.formats.jpeg.thumbnails import Pictures
 from tests.thumbnails import coded, exif, near, scene, shrunk, with_jpeg
 
 

@@ -14,8 +14,8 @@ from PIL import ExifTags, Image
 from scipy.ndimage import gaussian_filter
 
 from medshield.errors import RefusedFile
-from medshield.formats.jpeg import JpegCodec
-from medshield.formats.jpeg_segments import parse
+from medshield.formats.jpeg.codec import JpegCodec
+from medshield.formats.jpeg.segments import parse
 from tests.builders import outside_pixels
 
 CODEC = JpegCodec()

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medshield.formats.jpeg_coefficients import Coefficients
-from medshield.formats.jpeg_huffman import ZIGZAG, best_table
-from medshield.formats.jpeg_pixels import decode_pixels
-from medshield.formats.jpeg_segments import parse
-from medshield.formats.jpeg_trial import Trial
+from medshield.formats.jpeg.coefficients import Coefficients
+from medshield.formats.jpeg.huffman import ZIGZAG, best_table
+from medshield.formats.jpeg.pixels import decode_pixels
+from medshield.formats.jpeg.segments import parse
+from medshield.formats.jpeg.trial import Trial
 
 SIZES = [(40, 56), (33, 31), (1, 1), (7, 50), (64, 8), (5, 3), (3, 6), (17, 2)]
 

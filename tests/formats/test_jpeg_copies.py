@@ -9,8 +9,8 @@ from PIL import Image
 
 from medshield.errors import RefusedFile
 from medshield.formats.base import Handling
-from medshield.formats.jpeg import JpegCodec
-from medshield.formats.jpeg_segments import parse
+from medshield.formats.jpeg.codec import JpegCodec
+from medshield.formats.jpeg.segments import parse
 from tests.builders import outside_pixels
 from tests.thumbnails import coded, near, scene, shrunk, with_jpeg
 

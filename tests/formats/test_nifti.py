@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats.base import IntensityRange
-from medshield.formats.nifti import NiftiCodec, background_value
-from medshield.formats.nifti_files import MOST_TRAILING_BYTES
+from medshield.formats.nifti.codec import NiftiCodec, background_value
+from medshield.formats.nifti.files import MOST_TRAILING_BYTES
 from tests.builders import outside_pixels
 
 CODEC = NiftiCodec()

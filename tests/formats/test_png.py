@@ -15,7 +15,7 @@ from PIL import Image
 
 from medshield.errors import RefusedFile
 from medshield.formats.base import Handling, IntensityRange
-from medshield.formats.png import PngCodec
+from medshield.formats.png.codec import PngCodec
 from tests import thumbnails
 from tests.builders import outside_pixels
 

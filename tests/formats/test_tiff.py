@@ -15,7 +15,7 @@ from PIL import Image
 from medshield.errors import RefusedFile
 from medshield.formats import recognise
 from medshield.formats.base import Handling, IntensityRange
-from medshield.formats.tiff import TiffCodec
+from medshield.formats.tiff.codec import TiffCodec
 from tests.formats.tiff_files import (
     arrays_of,
     by_hand,

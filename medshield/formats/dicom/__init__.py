@@ -1,0 +1,1 @@
+"""DICOM files (PS3.5, PS3.10)."""

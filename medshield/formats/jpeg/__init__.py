@@ -1,0 +1,1 @@
+"""JPEG files (ITU-T T.81)."""

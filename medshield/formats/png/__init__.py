@@ -1,0 +1,1 @@
+"""PNG files (PNG third edition)."""
