@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
+
 from tests.tools.trial import CATEGORIES, Outcome
 
 OURS = ("DICOM", "NIfTI", "PNG", "TIFF", "JPEG")
@@ -155,17 +157,15 @@ def alike(reason: str) -> str:
 def reasons_table(sets: Sequence[DataSet], category: str) -> str:
     """Each reason, how often it was given and for which files."""
     files: dict[str, list[str]] = {}
-    sample: dict[str, str] = {}
     for found in sets:
         for outcome in found.of(category):
             reason = alike(outcome.reason)
-            sample.setdefault(reason, outcome.reason)
             files.setdefault(reason, []).append(Path(outcome.path).name)
     rows = []
     for reason, names in sorted(files.items(), key=lambda item: (-len(item[1]), item[0])):
         distinct = sorted(set(names))
         more = ", ..." if len(distinct) > MOST_EXAMPLES else ""
-        rows.append((len(names), sample[reason], ", ".join(distinct[:MOST_EXAMPLES]) + more))
+        rows.append((len(names), reason, ", ".join(distinct[:MOST_EXAMPLES]) + more))
     return table(("files", "reason", "such as"), rows)
 
 
@@ -188,6 +188,8 @@ def generated_table(made: DataSet) -> str:
     rows = []
     for name in OURS:
         files = [o for o in made.outcomes if o.format == name]
+        if not files:
+            continue
         forms = "; ".join(Path(o.path).stem for o in files)
         others = [f"{o.path}: {o.reason}" for o in files if o.category != "exact"]
         rows.append((name, len(files), len(files) - len(others), forms, "; ".join(others)))
@@ -195,25 +197,27 @@ def generated_table(made: DataSet) -> str:
 
 
 def size_table(sets: Sequence[DataSet]) -> str:
-    """Size of the written file over that of its source, for each format."""
-    ratios: dict[str, list[float]] = {}
-    for outcome in (o for found in sets for o in found.of("exact")):
-        name = outcome.format
-        if name == "DICOM":
-            name += f", {outcome.kind}"
-        elif name == "NIfTI":
-            name += ", gzip" if outcome.path.endswith(".gz") else ", plain"
-        ratios.setdefault(name, []).append(outcome.ratio or 0.0)
-    rows = [
-        (
-            name,
-            len(values),
-            f"{statistics.median(values):.2f}",
-            f"{sorted(values)[int(0.9 * (len(values) - 1))]:.2f}",
-        )
-        for name, values in sorted(ratios.items())
-    ]
-    return table(("format", "files", "median", "90th percentile"), rows)
+    """Size of the written file over that of its source, and how much of it is as asked for."""
+    files: dict[str, list[Outcome]] = {}
+    for found in sets:
+        for outcome in found.of("exact"):
+            files.setdefault(_size_group(found, outcome), []).append(outcome)
+    rows = []
+    for name, outcomes in sorted(files.items()):
+        ratios = [outcome.ratio or 0.0 for outcome in outcomes]
+        middle, high = np.percentile(ratios, (50, 90))
+        asked = statistics.median(outcome.as_asked or 0.0 for outcome in outcomes)
+        rows.append((name, len(outcomes), f"{middle:.2f}", f"{high:.2f}", f"{100 * asked:.0f} %"))
+    return table(("format", "files", "median", "90th percentile", "values as asked, median"), rows)
+
+
+def _size_group(found: DataSet, outcome: Outcome) -> str:
+    """What files of a like size are called."""
+    if outcome.format == "DICOM":
+        return f"DICOM, {outcome.kind}"
+    if outcome.format == "NIfTI":
+        return "NIfTI, gzip" if outcome.path.endswith(".gz") else "NIfTI, plain"
+    return f"JPEG, {found.name}" if outcome.format == "JPEG" else outcome.format
 
 
 def versions() -> str:
