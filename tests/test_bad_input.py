@@ -158,11 +158,11 @@ def test_files_that_the_system_does_not_hand_out(tmp_path, source, monkeypatch):
     decode = PngCodec.decode
     seen = []
 
-    def failing(self, path):
+    def failing(self, path, *handling):
         seen.append(path)
         if seen.count(path) > 1 and path == source / "benign" / "0.png":
             raise OSError(errno.EIO, "Input/output error")
-        return decode(self, path)
+        return decode(self, path, *handling)
 
     monkeypatch.setattr(PngCodec, "decode", failing)
     run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--json")
