@@ -150,8 +150,11 @@ def stuck_table(sets: Sequence[DataSet]) -> str:
 
 
 def alike(reason: str) -> str:
-    """A reason without its numbers, so that like ones are counted together."""
-    return re.sub(r"\d+(\.\d+)?", "n", reason)
+    """A reason without its numbers, so that like ones are counted together.
+
+    Numbers that are part of a name stay: of a tag, a section, a photometric interpretation.
+    """
+    return re.sub(r"(?<![\w(.,])\d+(\.\d+)?(?![\w).]|,\d)", "n", reason)
 
 
 def reasons_table(sets: Sequence[DataSet], category: str) -> str:
