@@ -468,6 +468,7 @@ def test_resume_with_nothing_to_resume_starts_from_the_beginning(tmp_path):
 
 KILLED = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from medshield import cli
 from medshield.formats.png.codec import PngCodec
 write, done = PngCodec.write, []
