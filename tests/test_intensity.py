@@ -164,6 +164,25 @@ def test_a_slice_of_nothing_but_air_does_not_void_its_window():
     assert ends(chosen(series)) == SOFT_TISSUE
 
 
+def test_a_window_that_shows_nothing_of_many_files_is_passed_over():
+    """MR series of one scanner; the dark one's window lies below the values of the bright ones."""
+    dark = [image(range(150), declared=[(-30, 320)])] * 2
+    bright = [image(range(450, 750), declared=[(20, 760)])] * 8
+    found = chosen([*dark, *bright])
+    assert ends(found) == (20, 760)
+    assert found.reason == (
+        "the narrowest of 2 display windows in all 10 files, but for such as show nothing of many "
+        "of them"
+    )
+
+
+def test_a_window_may_show_nothing_of_a_few_files():
+    bones = image(range(400, 1500), declared=[SOFT_TISSUE])
+    assert ends(chosen([*windows(*[[SOFT_TISSUE]] * 9), bones])) == SOFT_TISSUE
+    found = chosen([*windows(*[[SOFT_TISSUE]] * 8), bones, bones])
+    assert "every display window lies beside the values of many files" in found.reason
+
+
 # Percentiles
 
 

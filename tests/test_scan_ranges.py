@@ -110,7 +110,8 @@ def test_masks_do_not_count(folder):
 
 def test_the_text_says_range_reason_and_radius_of_each_kind(folder):
     for seed in range(3):
-        dicom(folder / f"{seed}.dcm", seed, RescaleSlope=0.5 if seed else 1)
+        units = {"RescaleSlope": 0.5, "RescaleIntercept": -512} if seed else {}
+        dicom(folder / f"{seed}.dcm", seed, **units)
     lines = medshield("scan", folder, "--eps", "8/255").out.splitlines()
     told = [" ".join(line.split()) for line in lines]
     assert "intensity DICOM CT: -160 to 240 (the display window of all 3 files)" in told

@@ -7,12 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from medshield.dataset.samples import (
     EIGHT_BITS,
     PERCENTILES,
     Glance,
     Range,
     Samples,
+    by_width,
     percentiles,
     sample,
     spread,
@@ -38,7 +41,9 @@ window for strokes, 40 HU wide, is a fiftieth of the spread from air to bone."""
 
 MOST_WITHOUT_WINDOW = 0.1
 """As a share of a kind's files: so few take the window of the others, which the numbers mean the
-same in. One slice without a window must not make the noise of ten thousand others larger."""
+same in. One slice without a window must not make the noise of ten thousand others larger. And of
+so few a window may show nothing: values outside it stay as they are, so a window beside the values
+of many would leave many out of the release."""
 
 Files = Mapping[str, Glance]
 
@@ -158,6 +163,7 @@ class _Windows:
         declaring: how many of them declare a range.
         by_format: how many of these by their format, not as a display window.
         chosen: the narrowest fitting range of each file that has one.
+        reaching: those of them that show something of all files, or of all but a few.
         declared: every range that is declared, once.
     """
 
@@ -165,6 +171,7 @@ class _Windows:
     declaring: int
     by_format: int
     chosen: tuple[Range, ...]
+    reaching: tuple[Range, ...]
     declared: tuple[Range, ...]
 
     @property
@@ -172,11 +179,11 @@ class _Windows:
         """Whether all files, or all but a few, have a range that fits, of like width."""
         missing = self.files - len(self.chosen)
         few = not self.by_format and missing <= MOST_WITHOUT_WINDOW * self.files
-        return (few or not missing) and self._ratio() <= WIDEST_SPREAD
+        return (few or not missing) and bool(self.reaching) and self._ratio() <= WIDEST_SPREAD
 
     def narrowest(self) -> IntensityRange:
         """The narrowest range that fits, or that is declared at all, and why."""
-        low, high = min(self.chosen or self.declared, key=lambda pair: (pair[1] - pair[0], pair))
+        low, high = min(self.reaching or self.chosen or self.declared, key=by_width)
         if self.by_format == self.declaring and (low, high) == EIGHT_BITS:
             reason = f"8-bit values, in {_all(self.files)}"
         elif self.by_format == self.declaring:
@@ -187,6 +194,8 @@ class _Windows:
             what = "ranges" if self.by_format else "display windows"
             where = _share(self.declaring, self.files)
             reason = f"the narrowest of {len(self.declared)} {what} in {where}"
+            if self.chosen and by_width((low, high)) > min(map(by_width, self.chosen)):
+                reason += ", but for such as show nothing of many of them"
         return IntensityRange(low, high, reason)
 
     def why_not(self) -> str:
@@ -203,6 +212,8 @@ class _Windows:
                 f"the display windows of {_count(unfit)} lie beside the values, or are much too "
                 "narrow or too wide for them"
             )
+        if not self.reaching:
+            return "every display window lies beside the values of many files"
         return (
             f"the widest display window is {self._ratio():.0f} times as wide as the narrowest, "
             "too much to mean one range"
@@ -220,11 +231,13 @@ def _windows(files: Files, values: Range) -> _Windows:
         next((pair for pair in seen.declared if seen.by_format or _fits(pair, values)), None)
         for seen in declaring
     ]
+    chosen = tuple(pair for pair in fitting if pair)
     return _Windows(
         files=len(files),
         declaring=len(declaring),
         by_format=sum(seen.by_format for seen in declaring),
-        chosen=tuple(pair for pair in fitting if pair),
+        chosen=chosen,
+        reaching=_reaching(chosen, files),
         declared=tuple({pair for seen in declaring for pair in seen.declared}),
     )
 
@@ -236,6 +249,19 @@ def _fits(window: Range, values: Range) -> bool:
         return True
     overlaps = window[0] < values[1] and values[0] < window[1]
     return overlaps and NARROWEST_WINDOW * span <= width <= WIDEST_WINDOW * span
+
+
+def _reaching(windows: Iterable[Range], files: Files) -> tuple[Range, ...]:
+    """The windows that overlap the values of all but a few files; faint ones do not count."""
+    showing = [seen.values for seen in files.values() if not seen.is_faint]
+    lowest, highest = np.sort(np.array(showing).reshape(-1, 2), axis=0).T
+    most = MOST_WITHOUT_WINDOW * len(showing)
+    return tuple(
+        (low, high)
+        for low, high in windows
+        if np.searchsorted(highest, low) + len(showing) - np.searchsorted(lowest, high, "right")
+        <= most
+    )
 
 
 def _scales(files: Files) -> tuple[list[Files], int]:

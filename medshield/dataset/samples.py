@@ -43,7 +43,7 @@ class Glance:
 
     Attributes:
         kind: see `DecodedImage`.
-        spread: between the percentiles of the values that may move, in real-world units.
+        values: the percentiles of the values that may move, in real-world units.
         declared: its display windows, or the one range that its format declares; each once,
             the narrowest first.
         by_format: `declared` is the range of 8-bit values or of colours, and no window.
@@ -53,12 +53,17 @@ class Glance:
     """
 
     kind: str
-    spread: float
+    values: Range
     declared: tuple[Range, ...] = ()
     by_format: bool = False
     stored: Range | None = None
     unit: float = 0.0
     suspect: bool = False
+
+    @property
+    def spread(self) -> float:
+        """Between its percentiles."""
+        return self.values[1] - self.values[0]
 
     @property
     def is_faint(self) -> bool:
@@ -80,10 +85,10 @@ def glance(image: DecodedImage, values: Values, suspect: bool = False) -> Glance
         values: of it, as `sample` gives them.
         suspect: see `Glance`.
     """
-    declared = sorted(set(image.declared), key=_width)[:MOST_RANGES_A_FILE]
+    declared = sorted(set(image.declared), key=by_width)[:MOST_RANGES_A_FILE]
     return Glance(
         kind=image.kind,
-        spread=spread(values),
+        values=percentiles(values, None),
         declared=tuple(declared),
         by_format=declared == [EIGHT_BITS] or image.colour_channels == 3,
         stored=_storable(image) if image.is_integer else None,
@@ -94,8 +99,8 @@ def glance(image: DecodedImage, values: Values, suspect: bool = False) -> Glance
 
 def spread(values: Values) -> float:
     """Between the percentiles of some values; 0 of none."""
-    low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 0.0)
-    return float(high - low)
+    low, high = percentiles(values, None)
+    return high - low
 
 
 def sample(image: DecodedImage) -> Values:
@@ -158,7 +163,7 @@ class Samples:
 
 
 def percentiles(values: Values, weights: Values | None) -> Range:
-    """The two percentiles of pooled values; (0, 0) of none."""
+    """The two percentiles of values, each counted as often as its weight says; (0, 0) of none."""
     if not len(values):
         return 0.0, 0.0
     if weights is None:
@@ -168,7 +173,8 @@ def percentiles(values: Values, weights: Values | None) -> Range:
     return float(low), float(high)
 
 
-def _width(pair: Range) -> tuple[float, Range]:
+def by_width(pair: Range) -> tuple[float, Range]:
+    """To sort ranges by: their width, and then so that the order of files plays no part."""
     return pair[1] - pair[0], pair
 
 
