@@ -10,10 +10,11 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from medshield import manifest, progress
@@ -40,12 +41,14 @@ class CheckResult:
         checked: files read, by status.
         compared: whether there was a source to compare with.
         faults: (path, what is wrong), sorted; empty for a sound release.
+        sizes: by format, each protected file's size over that of its source.
     """
 
     release: Path
     checked: dict[str, int]
     compared: bool
     faults: tuple[tuple[str, str], ...]
+    sizes: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain data."""
@@ -54,6 +57,10 @@ class CheckResult:
             "passed": not self.faults,
             "compared_with_source": self.compared,
             "checked": self.checked,
+            "size_ratio": {
+                name: {"files": len(ratios), "median": median(ratios)}
+                for name, ratios in self.sizes.items()
+            },
             "faults": [{"path": path, "fault": fault} for path, fault in self.faults],
         }
 
@@ -85,7 +92,9 @@ def check(release: Path, source: Path | None = None, workers: int = 2) -> CheckR
     faults += inspector.uids.faults()
     faults += _clean_files(findings)
     counts = dict(sorted(Counter(record.status for record in papers.records).items()))
-    return CheckResult(release, counts, source is not None, tuple(sorted(set(faults))))
+    return CheckResult(
+        release, counts, source is not None, tuple(sorted(set(faults))), _sizes(findings)
+    )
 
 
 @dataclass(frozen=True)
@@ -96,15 +105,17 @@ class Finding:
         record: its line in the manifest.
         faults: (path, what is wrong).
         original: checksum of the file of that name in the source, or None.
+        size: of that file in bytes.
     """
 
     record: Record
     faults: tuple[tuple[str, str], ...] = ()
     original: str | None = None
+    size: int = 0
 
     def without_faults(self) -> Finding:
         """What is needed once all files were read."""
-        return Finding(self.record, (), self.original)
+        return replace(self, faults=())
 
 
 def _in_turn(
@@ -118,6 +129,16 @@ def _in_turn(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def _sizes(findings: Sequence[Finding]) -> dict[str, tuple[float, ...]]:
+    """Sizes of protected files over those of their sources, by format."""
+    sizes: dict[str, list[float]] = {}
+    for found in findings:
+        if found.record.status == "protected" and found.record.bytes and found.size:
+            ratio = found.record.bytes / found.size
+            sizes.setdefault(found.record.format, []).append(ratio)
+    return {name: tuple(sizes[name]) for name in sorted(sizes)}
 
 
 def _clean_files(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
@@ -218,15 +239,16 @@ class Inspector:
     def inspect(self, record: Record) -> Finding:
         """Everything that is wrong with one file, and the checksum of its source."""
         original = self._original(record)
-        digest = None
+        digest, size = None, 0
         try:
-            digest = manifest.sha256(original) if original else None
+            if original:
+                digest, size = manifest.sha256(original), original.stat().st_size
             faults = tuple((record.path, fault) for fault in self._faults(record, original, digest))
         except (RefusedFile, NotAnImage) as error:
             faults = ((record.path, f"can't be read: {error}"),)
         except OSError as error:
             faults = ((record.path, f"can't be read: {error.strerror}"),)
-        return Finding(record, faults, digest)
+        return Finding(record, faults, digest, size)
 
     def _original(self, record: Record) -> Path | None:
         original = self._source / record.path if self._source and record.stays_inside else None

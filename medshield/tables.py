@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from medshield.check import CheckResult
@@ -171,12 +172,20 @@ def check_text(result: CheckResult) -> str:
             if result.compared
             else "checksums and readability; --source also checks the bound and the headers"
         )
-        return f"{name}: sound ({_statuses(result.checked)})\n{_facts([('checked', depth)])}"
+        rows = [("checked", depth), *_size_rows(result)]
+        return f"{name}: sound ({_statuses(result.checked)})\n{_facts(rows)}"
     number = f"{len(result.faults)} fault{'s' if len(result.faults) != 1 else ''}"
     rows = [("fault", f"{path}: {fault}") for path, fault in result.faults[:MOST_NAMED]]
     if len(result.faults) > MOST_NAMED:
         rows.append(("", f"and {len(result.faults) - MOST_NAMED} more; --json names all"))
     return f"{name}: {number} ({_statuses(result.checked)})\n{_facts(rows)}"
+
+
+def _size_rows(result: CheckResult) -> list[tuple[str, str]]:
+    return [
+        ("size", f"{format_}: {median(ratios):.2f} times the source's in the median")
+        for format_, ratios in result.sizes.items()
+    ]
 
 
 def preview_text(drawn: Preview | None) -> str:

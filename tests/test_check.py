@@ -79,6 +79,22 @@ def test_a_sound_release_passes(release, source):
     assert "sound" in medshield("check", release).out
 
 
+def test_sizes_are_those_of_the_source_times_a_number(release, source):
+    sizes = medshield("check", release, "--source", source, "--json").json["size_ratio"]
+    assert {name: told["files"] for name, told in sizes.items()} == {
+        "dicom": 2,
+        "nifti": 2,
+        "png": 2,
+    }
+    assert sizes["dicom"]["median"] == 1  # uncompressed
+    pngs = [path.relative_to(source) for path in source.rglob("*.png")]
+    ratios = [(release / png).stat().st_size / (source / png).stat().st_size for png in pngs]
+    assert sizes["png"]["median"] == pytest.approx(sum(ratios) / 2)
+    told = medshield("check", release, "--source", source).out
+    assert "dicom: 1.00 times the source's in the median" in told
+    assert medshield("check", release, "--json").json["size_ratio"] == {}
+
+
 def test_a_flipped_byte(release):
     path = release / "benign" / "1.dcm"
     content = bytearray(path.read_bytes())
