@@ -202,7 +202,8 @@ def _png(path: Path) -> Reading:
             there.putdata(range(len(there.getpalette("RGBA")) // 4))
             levels = (pillow("RGBA").reshape(-1, 4), np.asarray(there.convert("RGBA"))[0])
     elif depth < 8:
-        views["L"] = lambda: pillow("L")
+        # Shown as 8 bits: 15 of 4 bits as 255. The file's own numbers are what epsilon counts.
+        views = {"L": lambda: pillow("L") // (255 // (2**depth - 1))}
         levels = _greys(depth)
     return Reading("PNG", kind, True, views, levels=levels)
 

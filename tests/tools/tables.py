@@ -280,6 +280,8 @@ def renew(path: Path, name: str, text: str) -> None:
         ValueError: the document has no such block.
     """
     first, last = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    if not path.exists():
+        raise ValueError(f"{path}: no such document; it must have a line {first} and {last}")
     before, found, rest = path.read_text(encoding="utf-8").partition(first)
     _, closed, after = rest.partition(last)
     if not (found and closed):
