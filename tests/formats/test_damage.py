@@ -1,5 +1,6 @@
 """Damage that decoders pass over in silence, each found by the fuzz run of tests/tools."""
 
+import tracemalloc
 import zlib
 from fractions import Fraction
 from types import SimpleNamespace
@@ -49,6 +50,20 @@ def test_deflated_dicom_is_counted_before_it_is_kept(tmp_path, monkeypatch):
     path.write_bytes(bytes(128) + b"DICM" + head + body)
     with pytest.raises(RefusedFile, match="declares"):
         codec_named("dicom").decode(path)
+
+
+def test_a_short_tiff_that_declares_gigabytes_takes_no_memory(tmp_path):
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, np.zeros((1, 9), np.uint8), compression="zlib")
+    content = path.read_bytes()
+    wide, wider = (b"\0\1\4\0\1\0\0\0" + n.to_bytes(4, "little") for n in (9, 0x7F000000))
+    assert wide in content  # ImageWidth, one LONG
+    path.write_bytes(content.replace(wide, wider))
+    tracemalloc.start()
+    with pytest.raises(RefusedFile, match="end too early"):
+        codec_named("tiff").decode(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
 
 
 def test_tiff_strip_with_a_wrong_checksum(tmp_path):

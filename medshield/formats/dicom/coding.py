@@ -71,9 +71,15 @@ def decode_words(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
         (frames, rows, columns, samples), of the layout's word.
 
     Raises:
-        RefusedFile: its encoder can't take such samples.
+        RefusedFile: its encoder can't take such samples, or readers take them differently.
     """
-    return _decoded(syntax, value, layout, as_rgb=False).astype(layout.word)
+    words = _decoded(syntax, value, layout, as_rgb=False).astype(layout.word)
+    if syntax != RLELossless and layout.unused_bits_matter(words):
+        raise RefusedFile(
+            "its coded samples have bits above Bits Stored, which some readers show and others "
+            "clear; correct the header, or move overlays into Overlay Data first"
+        )
+    return words
 
 
 def coded_bits(syntax: UID, value: bytes, layout: PixelLayout) -> int:

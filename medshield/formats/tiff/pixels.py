@@ -25,9 +25,12 @@ def read_samples(structure: Structure, page: Page) -> NDArray[Any]:
         RefusedFile: damaged.
     """
     form = page.form
-    samples = np.empty((form.height, form.width, form.samples), form.dtype)
+    shape = form.height, form.width, form.samples
+    samples = np.empty((0, *shape[1:]), form.dtype)
     for segment in page.segments:
         block = _block(structure, page, segment)
+        if samples.shape != shape:  # now that one is whole: a short file may declare gigabytes
+            samples = np.empty(shape, form.dtype)
         place = _part(samples, segment)
         place[:] = block[: place.shape[0], : place.shape[1]]
     return samples
