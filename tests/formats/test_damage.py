@@ -66,6 +66,20 @@ def test_a_short_tiff_that_declares_gigabytes_takes_no_memory(tmp_path):
     tracemalloc.stop()
 
 
+def test_damaged_lzw_of_tiff_ends_in_a_refusal(tmp_path):
+    """Codes that are not in the table yet, which some decoders follow out of their memory."""
+    path = tmp_path / "in.tif"
+    tifffile.imwrite(path, np.arange(6, dtype=np.uint8).reshape(1, 6), compression="lzw")
+    with tifffile.TiffFile(path) as file:
+        (start,), (length,) = file.pages[0].dataoffsets, file.pages[0].databytecounts
+    content = bytearray(path.read_bytes())
+    content[start : start + length] = bytes.fromhex("804c08d052").ljust(length, b"\0")
+    path.write_bytes(content)
+    for _ in range(200):
+        with pytest.raises(RefusedFile, match="can't be decoded"):
+            codec_named("tiff").decode(path)
+
+
 def test_tiff_strip_with_a_wrong_checksum(tmp_path):
     path = tmp_path / "in.tif"
     values = np.arange(64, dtype=np.uint8).reshape(8, 8)

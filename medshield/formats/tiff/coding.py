@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import struct
 import zlib
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +35,7 @@ Order = Literal["<", ">"]
 _LEVEL = 6
 _ZSTD_LEVEL = 9  # libtiff's own default
 _LZMA_MEMORY = 256 << 20
-_PIECE = 1 << 20
+_LZW_STRIP = 8 + 2 + 9 * 12 + 4  # behind the header and a directory of nine entries
 
 
 def decode_segment(page: Page, segment: Segment, order: Order, data: bytes) -> NDArray[Any]:
@@ -80,13 +81,34 @@ def _decompressed(compression: int, data: bytes, size: int) -> bytes:
                 "TIFF with LZW of the old style (bits reversed): save it anew, for example with "
                 "tiffcp -c lzw"
             )
-        return bytes(imagecodecs.lzw_decode(data, out=size))
+        return _by_libtiff(data, size)
     if compression == PACKBITS:
         # A run may reach past the end, where a reader stops: it makes at most 128 bytes.
         return bytes(imagecodecs.packbits_decode(data, out=size + 128))[:size]
     if compression == ZSTD:
         return bytes(imagecodecs.zstd_decode(data, out=size))
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY).decompress(data, size)
+
+
+def _by_libtiff(data: bytes, size: int) -> bytes:
+    """`size` bytes of an LZW stream, as the one strip of a TIFF that is made around it.
+
+    The LZW decoder that imagecodecs has of its own writes past its memory on damaged streams.
+    """
+    entries = (  # tag, type (3 SHORT, 4 LONG), value
+        (256, 4, size),
+        (257, 4, 1),
+        (258, 3, 8),
+        (259, 3, LZW),
+        (262, 3, 1),  # black is zero
+        (273, 4, _LZW_STRIP),
+        (277, 3, 1),
+        (278, 4, 1),
+        (279, 4, len(data)),
+    )
+    directory = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    return imagecodecs.tiff_decode(head + directory + bytes(4) + data).tobytes()
 
 
 def _inflated(data: bytes, size: int) -> bytes:
