@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from copy import copy, deepcopy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -158,7 +159,7 @@ def _decoded(dataset: Any) -> NDArray[Any]:
         frames = [_rle(dataset, frame) for frame in coded_frames(dataset)]
         return _as_rgb(dataset, _as_stored(dataset, frames))
     if syntax in (JPEGLossless, JPEGLosslessSV1):
-        frames = [imagecodecs.ljpeg_decode(frame) for frame in coded_frames(dataset)]
+        frames = [_lossless_jpeg(dataset, frame) for frame in coded_frames(dataset)]
         return _as_rgb(dataset, _as_stored(dataset, frames))
     if syntax in _TWELVE_BITS and bits != 8:
         frames = [imagecodecs.jpeg8_decode(frame) for frame in coded_frames(dataset)]
@@ -166,6 +167,18 @@ def _decoded(dataset: Any) -> NDArray[Any]:
     plugin = "pillow" if syntax in _TWELVE_BITS else _PLUGINS.get(syntax, "")
     values = pixel_array(dataset, decoding_plugin=plugin)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _lossless_jpeg(dataset: Any, frame: bytes) -> NDArray[Any]:
+    """By the decoder that the codec has too: the others that are at hand crash on damaged frames.
+
+    Told that they are RGB, it leaves three samples as they are.
+    """
+    colours = "rgb" if int(dataset.SamplesPerPixel) == 3 else None
+    samples: NDArray[Any] = imagecodecs.jpeg8_decode(
+        frame, colorspace=colours, outcolorspace=colours
+    )
+    return samples
 
 
 def coded_frames(dataset: Any) -> list[bytes]:
@@ -188,10 +201,22 @@ def rle_words(dataset: Any) -> list[NDArray[Any]]:
 
 def _rle(dataset: Any, frame: bytes) -> NDArray[Any]:
     """(rows, columns, samples); the samples come one plane after the other."""
-    word = np.dtype(f"<u{int(dataset.BitsAllocated) // 8}")
-    planes = np.frombuffer(imagecodecs.dicomrle_decode(frame, word), word)
     shape = int(dataset.SamplesPerPixel), int(dataset.Rows), int(dataset.Columns)
-    return planes.reshape(shape).transpose(1, 2, 0)
+    size, pixels = int(dataset.BitsAllocated) // 8, shape[1] * shape[2]
+    number, *starts = struct.unpack_from("<16I", frame)
+    if number != size * shape[0]:
+        raise RefusedFile(f"{number} run-length segments where {size * shape[0]} are expected")
+    ends = [*starts[1:number], len(frame)]
+    # A run may reach past the end, where a reader stops: it makes at most 128 bytes.
+    segments = [
+        bytes(imagecodecs.packbits_decode(frame[start:end], out=pixels + 128))[:pixels]
+        for start, end in zip(starts[:number], ends, strict=True)
+    ]
+    if min(map(len, segments)) < pixels:
+        raise RefusedFile("damaged: a run-length segment ends too early")
+    planes = np.frombuffer(b"".join(segments), np.uint8).reshape(shape[0], size, -1)
+    words = np.ascontiguousarray(planes.transpose(0, 2, 1)).view(f">u{size}")
+    return words.astype(f"u{size}").reshape(shape).transpose(1, 2, 0)
 
 
 def _as_stored(dataset: Any, frames: list[NDArray[Any]]) -> NDArray[Any]:

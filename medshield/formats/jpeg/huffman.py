@@ -141,6 +141,29 @@ def best_table(counts: NDArray[np.int64]) -> HuffmanTable:
     return HuffmanTable(lengths, codes, bytes(used.tolist()) + bytes(order))
 
 
+def defined_tables(payload: bytes) -> dict[tuple[int, int], HuffmanTable]:
+    """The tables of a DHT segment by class and destination (B.2.4.2, C.2).
+
+    Raises:
+        ValueError: it ends within a table.
+    """
+    tables = {}
+    while payload:
+        counts = payload[1 : 1 + _LONGEST_CODE]
+        definition, rest = payload[1 : 17 + sum(counts)], payload[17 + sum(counts) :]
+        if len(definition) < _LONGEST_CODE + sum(counts):
+            raise ValueError("a Huffman table is cut short")
+        lengths, codes, code, at = np.zeros(256, np.int64), np.zeros(256, np.int64), 0, 16
+        for length, count in enumerate(counts, 1):
+            for symbol in definition[at : at + count]:
+                lengths[symbol], codes[symbol] = length, code
+                code += 1
+            code, at = code << 1, at + count
+        tables[payload[0] >> 4, payload[0] & 15] = HuffmanTable(lengths, codes, definition)
+        payload = rest
+    return tables
+
+
 def _lengths(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Code lengths of symbols; the code of ones alone stays unused (K.2)."""
     symbols = np.flatnonzero(counts).tolist()

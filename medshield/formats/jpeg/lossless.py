@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medshield.errors import RefusedFile
-from medshield.formats.jpeg.huffman import Events, magnitude_category
+from medshield.formats.jpeg.huffman import (
+    Events,
+    HuffmanTable,
+    defined_tables,
+    magnitude_category,
+    packed,
+)
 from medshield.formats.jpeg.scans import Scan, with_scans
-from medshield.formats.jpeg.segments import START_OF_SCAN, Layout, Segment
+from medshield.formats.jpeg.segments import (
+    HUFFMAN_TABLES,
+    RESTART_INTERVAL,
+    START_OF_SCAN,
+    Layout,
+    Segment,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +61,43 @@ def with_samples(layout: Layout, samples: NDArray[np.uint8]) -> Layout:
     return with_scans(layout, coded)
 
 
-def _scan_of(header: Segment, layout: Layout, samples: NDArray[np.uint8], interval: int) -> Scan:
+def holds(layout: Layout, samples: NDArray[Any]) -> bool:
+    """Whether the file codes exactly these samples, which tells a damaged one.
+
+    Decoders go on behind a damaged code with samples of their own making. Coded with the file's
+    own tables, those are other bytes; only the bits that fill a byte up may differ (F.1.2.3).
+
+    Args:
+        layout: of a file that `refuse_unsupported` lets pass.
+        samples: (height, width, components), as a decoder gave them.
+    """
+    tables: dict[tuple[int, int], HuffmanTable] = {}
+    interval = 0
+    for segment in layout.segments:
+        if segment.marker == HUFFMAN_TABLES:
+            tables |= defined_tables(segment.payload)
+        elif segment.marker == RESTART_INTERVAL:
+            interval = int.from_bytes(segment.payload, "big")
+        elif segment.marker == START_OF_SCAN:
+            scan = _scan_of(segment, layout, samples, interval)
+            own = [tables.get(key) for key in scan.tables]
+            if not _codes(segment.scan, scan, own):
+                return False
+    return True
+
+
+def _codes(data: bytes, scan: Scan, tables: list[HuffmanTable | None]) -> bool:
+    known = [table for table in tables if table]
+    lengths = np.array([table.lengths for table in known])
+    if len(known) < len(tables) or not lengths[scan.events.table, scan.events.symbol].all():
+        return False
+    pair = (packed(scan.events, known, scan.interval), data)
+    one, other = (np.frombuffer(part.replace(b"\xff\0", b"\xff"), np.uint8) for part in pair)
+    intervals = 1 + (int(scan.events.block[-1]) // scan.interval if scan.interval else 0)
+    return len(one) == len(other) and int((one != other).sum()) <= intervals
+
+
+def _scan_of(header: Segment, layout: Layout, samples: NDArray[Any], interval: int) -> Scan:
     """What a scan takes: the differences of its components, sample by sample in turn (A.2.3)."""
     identifiers = [component.identifier for component in layout.frame.components]
     own = [identifiers.index(name) for name in header.payload[1:-3:2]]
