@@ -18,7 +18,7 @@ from medshield.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-METHOD_NAMES = ("em", "advt", "synthetic", "robust", "random-noise")
+METHOD_NAMES = ("em", "advt", "synthetic", "random-noise")
 FOLDER = click.Path(path_type=Path)
 
 

@@ -4,12 +4,10 @@ from medshield.methods.adversarial_targeted import AdversarialTargeted
 from medshield.methods.base import Method, Setting
 from medshield.methods.error_minimizing import ErrorMinimizing
 from medshield.methods.random_noise import RandomNoise
-from medshield.methods.robust import Robust
 from medshield.methods.synthetic import Synthetic
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (ErrorMinimizing, AdversarialTargeted, Synthetic, Robust, RandomNoise)
+    method.name: method for method in (ErrorMinimizing, AdversarialTargeted, Synthetic, RandomNoise)
 }
 
 __all__ = ["METHODS", "Method", "Setting"]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from medshield import models
 from medshield.methods.base import Method, Progress, Setting
-from medshield.methods.misdirection import Views, wrong_targets
 from medshield.projected_gradient import projected_gradient
 from medshield.randomness import seeded
+from medshield.tasks import Classification
 from medshield.training import Recipe, train
 
 ATTACK_STEPS = 30
@@ -52,15 +53,28 @@ class AdversarialTargeted(Method):
         self.surrogate.load_state_dict(state)
 
     def _wrong(self, targets: Tensor) -> Tensor:
-        return wrong_targets(self.setting, targets, self.name)
+        if not isinstance(self.setting.task, Classification):
+            return 1 - targets
+        count = len(self.setting.task.classes)
+        cycle = torch.from_numpy(self.setting.key.numpy("advt", "classes").permutation(count))
+        following = torch.empty(count, dtype=torch.long)
+        following[cycle] = cycle.roll(-1)
+        return following.to(targets.device)[targets]
 
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
         """Every step looks at the images flipped and shifted in another, fixed way."""
         wrong = self._wrong(targets)
-        views = Views(self.setting, self.name, ATTACK_STEPS)
+        rng = self.setting.key.numpy("advt", "views")
+        reach = self.setting.size // 8
+        views = iter(
+            [(bool(i % 2), tuple(rng.integers(-reach, reach + 1, 2))) for i in range(ATTACK_STEPS)]
+        )
 
         def towards_wrong_class(perturbed: Tensor) -> Tensor:
-            view, truth = views.next(perturbed, wrong)
+            flipped, shift = next(views)
+            view, truth = _viewed(perturbed, flipped, shift), wrong
+            if wrong.ndim == 3:
+                truth = _viewed(wrong, flipped, shift)
             return self.setting.task.loss(self.surrogate(view), truth).sum()
 
         radius = self.setting.budget.radius
@@ -72,3 +86,8 @@ class AdversarialTargeted(Method):
             step_size=2.5 * radius / ATTACK_STEPS,
         )
         return attacked - images
+
+
+def _viewed(images: Tensor, flipped: bool, shift: tuple[int, ...]) -> Tensor:
+    rolled = images.roll(shift, (-2, -1))
+    return rolled.flip(-1) if flipped else rolled
