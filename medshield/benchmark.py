@@ -18,6 +18,7 @@ from medshield.evidence import CellResult
 from medshield.private import make_private_folder
 from medshield.protect import ProtectConfig, protect
 from medshield.tables import columns
+from medshield.threats import parse_cell
 from medshield.trials import BEST, LAST
 from medshield.verify import VerifyConfig, verify
 
@@ -166,10 +167,10 @@ def _protect_config(
 
 
 def _verify_config(config: BenchmarkConfig, release: Path) -> VerifyConfig:
-    adversarial = any(cell.split(":")[1:2] == ["adversarial"] for cell in config.cells)
+    plain = all(parse_cell(cell).is_plain for cell in config.cells)
     return VerifyConfig(
         release=release,
-        threat="determined" if adversarial else "basic",
+        threat="basic" if plain else "determined",
         cells=config.cells,
         seeds=config.seeds,
         seed=config.seed,

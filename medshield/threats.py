@@ -5,7 +5,7 @@ from __future__ import annotations
 from medshield import models
 from medshield.countermeasures import COUNTERMEASURES
 from medshield.errors import InputError
-from medshield.trials import Cell
+from medshield.trials import TRAININGS, Cell
 
 LEVELS = ("basic", "determined", "expert")
 
@@ -14,6 +14,8 @@ VICTIMS = {
     "multilabel": ("resnet18", "densenet121", "convnext_atto"),
     "segmentation": ("unet_resnet18", "unet_mobilenet"),
 }
+
+DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
 
 NOT_YET: dict[str, tuple[str, ...]] = {
     "basic": (),
@@ -48,8 +50,8 @@ def cells_of(level: str, task: str) -> tuple[Cell, ...]:
     if level == "basic":
         return tuple(Cell(victim) for victim in VICTIMS[task])
     if level == "determined":
-        filters = tuple(Cell(first, "standard", name) for name in COUNTERMEASURES)
-        return (Cell(first, "adversarial"), *filters)
+        hardened = [Cell(first, training) for training in DETERMINED_TRAININGS]
+        return (*hardened, *(Cell(first, "standard", name) for name in COUNTERMEASURES))
     return ()
 
 
@@ -67,7 +69,7 @@ def parse_cell(text: str) -> Cell:
     parts = text.strip().split(":")
     known = (
         {*models.CLASSIFIERS, *models.SEGMENTERS},
-        {"standard", "adversarial"},
+        set(TRAININGS),
         {"none", *COUNTERMEASURES},
     )
     if len(parts) > len(known):

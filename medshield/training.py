@@ -102,7 +102,7 @@ def train(
             rows = order[step * batch_size :][:batch_size].to(images.device)
             batch, truth = flip_and_shift(images[rows], targets[rows])
             for countermeasure in recipe.countermeasures:
-                batch = countermeasure.on_train_batch(batch)
+                batch, truth = countermeasure.on_train_batch(batch, truth)
             if recipe.adversarial:
                 batch = recipe.adversarial.attack(model, task, batch, truth)
             loss = task.loss(model(batch), truth).mean()

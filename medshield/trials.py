@@ -11,7 +11,8 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ from medshield.training import AdversarialTraining, Recipe, predict, train
 
 LAST, BEST, CLEAN_BEST = "last epoch", "best epoch on released data", "best epoch on clean data"
 SELECTIONS = (LAST, BEST, CLEAN_BEST)
-TRIAL_VERSION = "1"
+TRIAL_VERSION = "2"
 WEIGHTS_SUFFIX = ".safetensors"
+
+ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius in (2, 4, 8)}
+"""Adversarial training of a given radius; plain "adversarial" takes the schedule's."""
+TRAININGS = ("standard", "adversarial", *ADVERSARIES)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Cell:
 
     Attributes:
         victim: a name of `models`.
-        training: "standard" or "adversarial".
+        training: one of TRAININGS.
         countermeasure: a key of COUNTERMEASURES, or "none".
     """
 
@@ -56,9 +61,18 @@ class Cell:
         return ":".join(parts if self.countermeasure == "none" else [*parts, self.countermeasure])
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the trainer does nothing unusual, as the `basic` level has it."""
+        return self.training == "standard" and self.countermeasure == "none"
+
+    @property
     def countermeasures(self) -> tuple[Countermeasure, ...]:
         """The countermeasure's object, if any."""
         return () if self.countermeasure == "none" else (COUNTERMEASURES[self.countermeasure],)
+
+    def applies_to(self, task: Task, channels: int) -> bool:
+        """Whether it differs from the same cell without its countermeasure."""
+        return all(counter.applies_to(task, channels) for counter in self.countermeasures)
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ class Schedule:
 
     Attributes:
         standard, adversarial: epochs.
-        adversary: the attack of adversarial training.
+        adversary: the attack of adversarial training whose cell names no radius.
         adversary_steps: its gradient steps.
     """
 
@@ -82,7 +96,9 @@ class Schedule:
             return Recipe(epochs=self.standard, countermeasures=cell.countermeasures)
         return Recipe(
             epochs=self.adversarial,
-            adversarial=AdversarialTraining(self.adversary, self.adversary_steps),
+            adversarial=AdversarialTraining(
+                ADVERSARIES.get(cell.training, self.adversary), self.adversary_steps
+            ),
             countermeasures=cell.countermeasures,
         )
 
@@ -212,29 +228,42 @@ def _start_worker(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def _prepared(
+    task: Task, recipe: Recipe, released: Examples, device: torch.device
+) -> tuple[Recipe, Examples]:
+    """The recipe with its countermeasures fitted, and the training part as they leave it."""
+    images, targets = released.images.to(device), released.targets.to(device)
+    fitted = tuple(each.fitted(task, images, targets) for each in recipe.countermeasures)
+    for countermeasure in fitted:
+        images = countermeasure.on_training_set(images, targets)
+    return replace(recipe, countermeasures=fitted), replace(released, images=images.cpu())
+
+
 def _train(
     task: Task, cell: Cell, recipe: Recipe, parts: Parts, seed: int, device: torch.device
 ) -> tuple[Trial, nn.Module]:
-    counter = cell.countermeasures
-    train_images, train_targets = parts.train.images.to(device), parts.train.targets.to(device)
+    recipe, training_part = _prepared(task, recipe, parts.train, device)
+    images, targets = training_part.images.to(device), training_part.targets.to(device)
 
     def predicted(part: Examples) -> Array:
-        return predict(model, task, part.images.to(device), part.targets.to(device), counter)
+        return predict(
+            model, task, part.images.to(device), part.targets.to(device), recipe.countermeasures
+        )
 
     def scored(part: Examples) -> dict[str, float]:
         return task.scores(predicted(part), part.targets.numpy())
 
     losses, validation, clean_validation, test, predictions = [], [], [], [], []
     with seeded(seed):
-        model = models.build(cell.victim, train_images.shape[1], task.outputs).to(device)
-        for loss in train(model, task, train_images, train_targets, recipe):
+        model = models.build(cell.victim, images.shape[1], task.outputs).to(device)
+        for loss in train(model, task, images, targets, recipe):
             losses.append(loss)
             validation.append(scored(parts.validation))
             same = parts.clean_validation is parts.validation
             clean_validation.append(validation[-1] if same else scored(parts.clean_validation))
             predictions.append(predicted(parts.test))
             test.append(task.scores(predictions[-1], parts.test.targets.numpy()))
-        train_scores = scored(parts.train)
+        train_scores = scored(training_part)
     chosen = {
         LAST: len(losses) - 1,
         BEST: _best(validation, task.decision),

@@ -174,8 +174,10 @@ def verify(config: VerifyConfig) -> Evidence:
         "random noise": _parts(_with_noise(clean, task, epsilon, config), clean, split),
     }
     schedule = _schedule(config, len(split["train"]))
+    asked = [parse_cell(text) for text in config.cells]
     declared = declared_cells(config.threat, task.name)
-    picked = [parse_cell(text) for text in config.cells] or list(declared)
+    picked = _applicable(asked or list(declared), task, clean, notes)
+    declared = {cell: declared[cell] for cell in _applicable(list(declared), task, clean, [])}
     cache = config.cache or private / "verify" / "trials"
     kept = _trained(task, picked, arms, schedule, cache, config)
     results = [
@@ -221,6 +223,21 @@ def verify(config: VerifyConfig) -> Evidence:
     }
     levels = _level_verdicts(results, not_run)
     return Evidence(config.threat, levels, not_run, tuple(results), facts)
+
+
+def _applicable(cells: Sequence[Cell], task: Task, clean: Examples, notes: list[str]) -> list[Cell]:
+    """The cells that make a difference for such images; the others go to the notes.
+
+    Raises:
+        InputError: there is no such cell.
+    """
+    channels = clean.images.shape[1]
+    fitting = [cell for cell in cells if cell.applies_to(task, channels)]
+    if skipped := [cell.name for cell in cells if cell not in fitting]:
+        notes.append(f"not applicable to this data, and not run: {', '.join(skipped)}")
+    if not fitting:
+        raise InputError(f"--cells: {notes[-1]}; choose another cell")
+    return fitting
 
 
 def _trained(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from medshield.budget import Budget
+from medshield.countermeasures import COUNTERMEASURES
 from medshield.dataset.examples import Examples
 from medshield.tasks import Classification
 from medshield.trials import BEST, CLEAN_BEST, LAST, SELECTIONS, Cell, Job, Parts, Schedule, run_all
@@ -107,6 +108,7 @@ def test_a_trial_is_named_by_all_that_it_depends_on(job):
         replace(job, task=Classification(("bright", "dark"))),
         replace(job, cell=Cell("resnet18")),
         replace(job, cell=Cell("small_convnet", "adversarial")),
+        replace(job, cell=Cell("small_convnet", "adversarial-2")),
         replace(job, cell=Cell("small_convnet", "standard", "blur")),
         replace(job, schedule=replace(SCHEDULE, standard=4)),
         replace(job, parts=brighter),
@@ -115,6 +117,12 @@ def test_a_trial_is_named_by_all_that_it_depends_on(job):
         replace(job, parts=replace(job.parts, test=examples(12, 9))),
     ]
     assert len({variant.place for variant in variants}) == len(variants)
+
+
+@pytest.mark.parametrize("name", COUNTERMEASURES)
+def test_a_trial_with_a_countermeasure_is_named_alike_in_every_run(name):
+    recipe = SCHEDULE.recipe(Cell("small_convnet", "standard", name))
+    assert " at 0x" not in str(recipe)  # an address would name it anew each time
 
 
 def test_what_a_cell_does_not_use_does_not_count(job):
@@ -139,7 +147,7 @@ def test_a_trial_without_its_model_is_run_again_where_the_model_is_asked_for(job
     assert len(files(job)) == 2
 
 
-@pytest.mark.parametrize("countermeasure", ["grey", "blur", "jpeg10"])
+@pytest.mark.parametrize("countermeasure", COUNTERMEASURES)
 def test_a_trial_with_a_countermeasure(job, countermeasure):
     cell = Cell("small_convnet", "standard", countermeasure)
     trial = replace(job, cell=cell, schedule=replace(SCHEDULE, standard=1)).run()
@@ -150,6 +158,15 @@ def test_adversarial_training(job):
     trial = replace(job, cell=Cell("small_convnet", "adversarial")).run()
     assert len(trial.losses) == 2
     assert not same(trial, job.run())
+
+
+@pytest.mark.parametrize(
+    ("training", "radius"), [("adversarial", 3), ("adversarial-2", 2), ("adversarial-8", 8)]
+)
+def test_a_cell_may_name_its_radius(training, radius):
+    schedule = replace(SCHEDULE, adversary=Budget(Fraction(3, 255)))
+    attack = schedule.recipe(Cell("small_convnet", training)).adversarial
+    assert attack.budget.epsilon == Fraction(radius, 255)
 
 
 def test_several_trials_come_in_the_order_of_their_jobs(job):

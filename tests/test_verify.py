@@ -151,6 +151,16 @@ def test_adversarial_training_is_part_of_determined(noise_release):
     assert Cell("resnet18", "adversarial") in cells_of("determined", "classification")
 
 
+def test_grey_is_no_cell_of_a_grey_set(noise_release):
+    quick = ["--epochs", 1, "--seeds", 1, "--workers", 1, "--json", "-q"]
+    cells = ["--cells", "small_convnet:standard:grey,small_convnet"]
+    document = json.loads(run("verify", noise_release, *cells, *quick).stdout)
+    assert [cell["cell"] for cell in document["cells"]] == ["small_convnet:standard"]
+    assert any("small_convnet:standard:grey" in note for note in document["notes"])
+    with pytest.raises(InputError, match="not applicable"):
+        run("verify", noise_release, "--cells", "small_convnet:standard:grey", *quick)
+
+
 def test_several_workers_say_what_one_says(noise_release, tmp_path):
     shutil.copytree(noise_release, tmp_path / "release")
     shutil.copytree(noise_release.with_name("noisy.private"), tmp_path / "release.private")

@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Self
 
 from torch import Tensor
 
+from medshield.tasks import Task
+
 
 class Countermeasure(ABC):
-    """Something done to every image of a training batch and, by default, of the test part.
+    """Something that a trainer does to images; randomness comes from PyTorch's global state.
 
-    Attributes:
-        name: as in `verify --cells`.
+    Training calls `fitted` once, then `on_training_set` once, then `on_train_batch` on every
+    batch after flips and shifts. Each leaves alone what it is given unless a subclass says
+    otherwise. The text of a countermeasure names a finished trial: it is the same in every run
+    and differs between settings.
     """
 
-    name: ClassVar[str]
-
+    @property
     @abstractmethod
-    def on_train_batch(self, images: Tensor) -> Tensor:
-        """(n, channels, height, width) in [0, 1] to the same shape and range."""
+    def name(self) -> str:
+        """As in `verify --cells`."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def applies_to(self, task: Task, channels: int) -> bool:
+        """Whether it changes anything for images of so many channels and such targets."""
+        return True
+
+    def fitted(self, task: Task, images: Tensor, targets: Tensor) -> Self:
+        """The same countermeasure, knowing the training set that the trainer holds.
+
+        Args:
+            task: what is learned.
+            images: (n, channels, height, width) in [0, 1].
+            targets: as the task has them.
+        """
+        return self
+
+    def on_training_set(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The whole training set, once and before any augmentation; same shape and range."""
+        return images
+
+    def on_train_batch(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch in training: the same shape and range, with targets that the loss takes."""
+        return images, targets
 
     def on_test_images(self, images: Tensor) -> Tensor:
-        """What is done to images the model is used on; the same as in training unless said."""
-        return self.on_train_batch(images)
+        """Images that the model is used on; the same shape and range."""
+        return images
+
+
+class Filter(Countermeasure):
+    """What is done to every image, whatever it shows, in training and in testing."""
+
+    @abstractmethod
+    def filtered(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) in [0, 1] to the same shape and range."""
+
+    def on_train_batch(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.filtered(images), targets
+
+    def on_test_images(self, images: Tensor) -> Tensor:
+        return self.filtered(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
@@ -11,35 +12,47 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from medshield.countermeasures.base import Countermeasure
+from medshield.countermeasures.base import Filter
+from medshield.tasks import Task
 
 
-class Grey(Countermeasure):
-    """The mean of the colour channels in place of each; leaves grey images as they are."""
+class Grey(Filter):
+    """The mean of the colour channels in place of each."""
 
     name = "grey"
 
-    def on_train_batch(self, images: Tensor) -> Tensor:
+    def applies_to(self, task: Task, channels: int) -> bool:
+        return channels > 1
+
+    def filtered(self, images: Tensor) -> Tensor:
         return images.mean(1, keepdim=True).expand_as(images)
 
 
-class Blur(Countermeasure):
+class Blur(Filter):
     """A Gaussian of 1 px."""
 
     name = "blur"
 
-    def on_train_batch(self, images: Tensor) -> Tensor:
+    def filtered(self, images: Tensor) -> Tensor:
         blurred: Tensor = gaussian_blur(images, [5, 5], [1.0, 1.0])
         return blurred
 
 
-class Jpeg(Countermeasure):
-    """JPEG at quality 10, the strongest of that paper."""
+@dataclass(frozen=True)
+class Jpeg(Filter):
+    """JPEG; quality 10 is the strongest of that paper.
 
-    name = "jpeg10"
-    quality = 10
+    Attributes:
+        quality: of libjpeg, 1 to 95.
+    """
 
-    def on_train_batch(self, images: Tensor) -> Tensor:
+    quality: int
+
+    @property
+    def name(self) -> str:
+        return f"jpeg{self.quality}"
+
+    def filtered(self, images: Tensor) -> Tensor:
         stored = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         coded = np.stack([self._coded(image) for image in stored])
         return torch.from_numpy(coded).permute(0, 3, 1, 2).to(images.device, images.dtype) / 255
