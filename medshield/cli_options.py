@@ -18,7 +18,8 @@ from medshield.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-METHOD_NAMES = ("em", "advt", "synthetic", "random-noise")
+PUBLISHED_NAMES = ("huang-em", "tap", "lsp", "sem")
+METHOD_NAMES = ("em", "advt", "synthetic", "random-noise", *PUBLISHED_NAMES)
 FOLDER = click.Path(path_type=Path)
 
 
@@ -139,7 +140,13 @@ intensity_option = option(
     help="Range that eps is a fraction of.",
 )
 fitting = options(
-    option("--method", type=click.Choice(METHOD_NAMES), default="em", show_default=True),
+    option(
+        "--method",
+        type=click.Choice(METHOD_NAMES),
+        default="em",
+        show_default=True,
+        help=f"For comparison: {', '.join(('random-noise', *PUBLISHED_NAMES))}.",
+    ),
     option("--eps", help="Radius as a fraction of the intensity range, such as 8/255."),
     intensity_option,
     option("--image-size", type=click.IntRange(32, 2048), help="Grid the perturbation is made on."),

@@ -12,6 +12,12 @@ from medshield.keys import Key
 from medshield.methods import METHODS, Setting, adversarial_targeted, error_minimizing
 from medshield.methods import base as methods_base
 from medshield.methods.base import UntrainedMethod
+from medshield.methods.published import (
+    adversarial_poisons,
+    stable_noise,
+    surrogate,
+    unlearnable_examples,
+)
 from medshield.randomness import seeded
 from medshield.tasks import Classification, MultiLabel, Segmentation
 from medshield.training import Recipe, train
@@ -35,6 +41,20 @@ def _small(monkeypatch):
     monkeypatch.setattr(adversarial_targeted, "ATTACK_STEPS", 2)
     monkeypatch.setattr(error_minimizing, "BATCH", 4)
     monkeypatch.setattr(error_minimizing, "ROUNDS", 2)
+    monkeypatch.setattr(surrogate, "CLASSIFIER", "small_convnet")
+    monkeypatch.setattr(surrogate, "SEGMENTER", "one_convolution")
+    monkeypatch.setitem(models.SEGMENTERS, "one_convolution", one_convolution)
+    monkeypatch.setattr(adversarial_poisons, "ATTACK_STEPS", 3)
+    monkeypatch.setattr(unlearnable_examples, "BATCH", 8)
+    monkeypatch.setattr(unlearnable_examples, "BATCHES_A_ROUND", 1)
+    monkeypatch.setattr(unlearnable_examples, "NOISE_STEPS", 3)
+    monkeypatch.setattr(stable_noise, "BATCH", 4)
+    monkeypatch.setattr(stable_noise, "DRAWS", 2)
+    monkeypatch.setattr(stable_noise, "NOISE_STEPS", 2)
+
+
+def one_convolution(channels, outputs):
+    return torch.nn.Conv2d(channels, outputs, 5, padding=2)
 
 
 def setting(task="classification", channels=1, key=0, classes=CLASSES, effort=0.001):
