@@ -1,0 +1,1 @@
+"""The measurements behind docs/protection.md that `medshield verify` does not make."""
