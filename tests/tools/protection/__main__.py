@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from medshield import progress
 from medshield.budget import parse_epsilon
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.errors import MedshieldError
@@ -100,6 +101,7 @@ def options_of(values: argparse.Namespace, scratch: Path) -> Options:
 def main(arguments: Sequence[str]) -> int:
     """Measure and write the table."""
     values = parser().parse_args(arguments)
+    progress.set_up(quiet=False, verbose=False, log_file=None, source=values.source)
     tables: dict[str, Callable[[Options, Path], str]] = {
         "secrecy": secrecy.document,
         "unseen": unseen.document,

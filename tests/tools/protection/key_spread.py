@@ -22,7 +22,7 @@ def document(options: Options, scratch: Path) -> str:
         )
         for method, number in order
     ]
-    found = in_processes(deltas, fittings, options.workers)
+    found = in_processes("making deltas", deltas, fittings, options.workers)
     arms = {victims.CLEAN: study.parts(study.train, study.validation)}
     for (method, number), (train, validation) in zip(order, found, strict=True):
         arms[f"{method}, key {number}"] = study.parts(
@@ -42,8 +42,9 @@ def document(options: Options, scratch: Path) -> str:
     return "\n\n".join(
         [
             victims.how(study, options, len(study.train), seeds=1),
-            f"Mean ± standard deviation over {options.keys} keys, each fitted anew; in brackets "
-            "the worst key: the highest score, or the ranking furthest from 0.5.",
+            f"Mean ± standard deviation over {options.keys} keys, each fitted anew, the victim's seed "
+            "the same; in brackets the worst key: the highest score, or the ranking furthest from "
+            "0.5.",
             table(header, rows),
         ]
     )

@@ -7,7 +7,7 @@ to the release. The denoiser is applied to validation and test images, too, as a
 Pairs under the secret key are the upper bound: what a leak of pairs, not of the key, gives away.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from tests.tools.protection.cleaning import (
     left,
     without_average,
 )
+from tests.tools.protection.correlation import class_means, class_rows
 from tests.tools.protection.study import (
     Fitting,
     Options,
@@ -71,7 +72,7 @@ def duel(method: str, study: Study, options: Options) -> Duel:
         *(Fitting(method, setting, owner, (owner,)) for setting in settings[1:]),
         *(Fitting(method, setting, attacker, (attacker,)) for setting in settings[1:]),
     ]
-    found = in_processes(deltas, fittings, options.workers)
+    found = in_processes("making deltas", deltas, fittings, options.workers)
     own, validation, leaked = found[SECRET]
     others = [one[0] for one in found[1:]]
     half = len(settings) - 1
@@ -82,13 +83,13 @@ def document(options: Options, scratch: Path) -> str:
     """Both tables, and what they are of."""
     study = load(options, scratch, shares=2)
     duels = {method: duel(method, study, options) for method in options.methods}
-    owner = next(iter(duels.values())).owner
+    first = next(iter(duels.values()))
     return "\n\n".join(
         [
-            victims.how(study, options, len(owner), options.seeds),
+            victims.how(study, options, len(first.owner), options.seeds),
             f"Two keys: mean |cosine| over the pairs of {options.keys} keys.",
             alike(study, duels, options),
-            f"Cleaning with pairs of {len(owner)} own images under {options.keys - 1} own keys, "
+            f"Cleaning with pairs of {len(first.attacker)} own images under {options.keys - 1} own keys, "
             "or under the secret one:",
             cleaned(study, duels, options),
         ]
@@ -127,47 +128,53 @@ def cleaned(study: Study, duels: dict[str, Duel], options: Options) -> str:
 
 def ways(study: Study, one: Duel, options: Options) -> dict[str, Parts]:
     """The data of each arm of one method."""
-    release = moved(one.owner, one.owners[SECRET])
-    validation = moved(study.validation, one.secret[0])
-    own = torch.cat(one.attackers)
-    repeats = len(one.attackers)
-    radius = float(options.epsilon)
-    everyone = [torch.arange(len(release))]
-    pairs = {
-        "denoised with own pairs": Pairs(
-            one.attacker.images.repeat(repeats, 1, 1, 1), own, radius, options.seed, options.effort
-        ),
-        "denoised with the secret key's pairs": Pairs(
-            one.attacker.images, one.secret[1], radius, options.seed, options.effort
-        ),
-    }
-    found = {
-        "protected": study.parts(release, validation),
-        "own average removed": study.parts(
-            without_average(release, own.mean(0, keepdim=True), everyone), validation
-        ),
-    }
-    owners = correlation.class_rows(study.task, one.owner.targets)
-    theirs = correlation.class_rows(study.task, one.attacker.targets)
-    if study.task.name == "classification" and len(owners) == len(theirs):
-        by_class = torch.stack(
-            [correlation.class_means(delta, theirs) for delta in one.attackers]
-        ).mean(0)
-        leaked = correlation.class_means(one.secret[1], theirs)
-        for name, average in (("own", by_class), ("the secret key's", leaked)):
-            train = without_average(release, average, owners)
-            found[f"{name} class averages removed"] = study.parts(train, validation)
-    denoisers = in_processes(fit_denoiser, list(pairs.values()), options.workers)
+    protected = study.parts(
+        moved(one.owner, one.owners[SECRET]), moved(study.validation, one.secret[0])
+    )
+    found = {"protected": protected}
+    for name, train in without_averages(study, one, protected.train).items():
+        found[name] = replace(protected, train=train)
+    pairs = {"own": one.attackers, "the secret key's": [one.secret[1]]}
+    jobs = [
+        Pairs(
+            clean=one.attacker.images.repeat(len(known), 1, 1, 1),
+            deltas=torch.cat(known),
+            radius=float(options.epsilon),
+            seed=options.seed,
+            effort=options.effort,
+        )
+        for known in pairs.values()
+    ]
+    denoisers = in_processes("training denoisers", fit_denoiser, jobs, options.workers)
     for name, denoiser in zip(pairs, denoisers, strict=True):
-        found[name] = _denoised(found["protected"], denoiser)
+        found[f"denoised with {name} pairs"] = denoised(protected, denoiser)
     return found
 
 
-def _denoised(parts: Parts, denoiser: Denoiser) -> Parts:
-    """Every part through a denoiser."""
+def without_averages(study: Study, one: Duel, release: Examples) -> dict[str, Examples]:
+    """The released training images less what the attacker's pairs have in common.
+
+    Labels are released with the images, so averages may be those of classes.
+    """
+    everyone = [torch.arange(len(release))]
+    overall = torch.cat(one.attackers).mean(0, keepdim=True)
+    found = {"own average removed": without_average(release, overall, everyone)}
+    owners = class_rows(study.task, one.owner.targets)
+    theirs = class_rows(study.task, one.attacker.targets)
+    if study.task.name != "classification" or len(owners) != len(theirs):
+        return found
+    pairs = {"own": one.attackers, "the secret key's": [one.secret[1]]}
+    for name, known in pairs.items():
+        average = torch.stack([class_means(delta, theirs) for delta in known]).mean(0)
+        found[f"{name} class averages removed"] = without_average(release, average, owners)
+    return found
+
+
+def denoised(parts: Parts, denoiser: Denoiser) -> Parts:
+    """Every part through a denoiser, as a trainer would have it."""
     return Parts(
-        *map(
-            denoiser.cleaned,
-            (parts.train, parts.validation, parts.clean_validation, parts.test),
-        )
+        train=denoiser.cleaned(parts.train),
+        validation=denoiser.cleaned(parts.validation),
+        clean_validation=denoiser.cleaned(parts.clean_validation),
+        test=denoiser.cleaned(parts.test),
     )

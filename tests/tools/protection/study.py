@@ -1,8 +1,7 @@
 """A labelled set in memory with its split, and methods fitted on it and applied to it."""
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medshield import medmnist_folder, models
+from medshield import medmnist_folder, models, progress
 from medshield.budget import Budget
 from medshield.dataset import examples
 from medshield.dataset.annotations import AnnotationOptions
@@ -211,16 +210,22 @@ def joined(one: Examples, other: Examples) -> Examples:
 
 
 def in_processes(
-    work: Callable[[Work], Result], jobs: Sequence[Work], workers: int
+    label: str, work: Callable[[Work], Result], jobs: Sequence[Work], workers: int
 ) -> list[Result]:
     """The results in the order of the jobs, several made at a time on a CPU."""
     workers = min(workers, len(jobs))
-    if workers <= 1 or models.pick_device("auto").type != "cpu":
-        return [work(job) for job in jobs]
-    context: multiprocessing.context.SpawnContext
-    context = torch.multiprocessing.get_context("spawn")
-    with context.Pool(workers, torch.set_num_threads, (1,)) as pool:
-        return pool.map(work, jobs, chunksize=1)
+    with ExitStack() as stack:
+        update = stack.enter_context(progress.bar(label))
+        results: Iterator[Result] = map(work, jobs)
+        if workers > 1 and models.pick_device("auto").type == "cpu":
+            context = torch.multiprocessing.get_context("spawn")
+            pool = stack.enter_context(context.Pool(workers, torch.set_num_threads, (1,)))
+            results = pool.imap(work, jobs)
+        found = []
+        for result in results:
+            found.append(result)
+            update(len(found), len(jobs))
+    return found
 
 
 @contextmanager

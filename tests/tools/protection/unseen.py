@@ -33,7 +33,9 @@ def document(options: Options, scratch: Path) -> str:
         for method in options.methods
         for word, fitted_on in (("seen", second), ("unseen", first))
     ]
-    found = in_processes(deltas, [fitting for _, fitting in order], options.workers)
+    found = in_processes(
+        "making deltas", deltas, [fitting for _, fitting in order], options.workers
+    )
     arms = {victims.CLEAN: study.parts(second, study.validation)}
     for (arm, _), (train, validation) in zip(order, found, strict=True):
         arms[arm] = study.parts(moved(second, train), moved(study.validation, validation))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medshield import models, trials
+from medshield import models, progress, trials
 from medshield.budget import Budget, parse_epsilon
 from medshield.evidence import (
     BOOTSTRAP_DRAWS,
@@ -94,47 +94,45 @@ class Trained:
         return self.task.constant_scores(train, test)[score]
 
     def difference(self, arm: str, other: str, score: str, selection: str) -> str:
-        """Leakage of one arm less that of another, with a bootstrap interval over both.
+        """Leakage of one arm less that of another, with a bootstrap interval.
 
         Patients and seeds are drawn anew; each draw counts for all three arms alike.
         """
-        targets, groups = self.parts.test.targets.numpy(), self.parts.test.groups
+        groups = self.parts.test.groups
         members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-        ranking = score == self.task.ranking
-        floor = CHANCE_RANKING if ranking else self.floor(score)
-
-        def mean(name: str, rows: np.ndarray, seeds: Sequence[int]) -> float:
-            found = [
-                self.task.scores(
-                    self.trials[name][seed].predictions[selection][rows], targets[rows]
-                )[score]
-                for seed in seeds
-            ]
-            if ranking:
-                found = [CHANCE_RANKING + abs(value - CHANCE_RANKING) for value in found]
-            return float(np.mean(found))
-
-        def leaked(rows: np.ndarray, seeds: Sequence[int]) -> float:
-            clean = mean(CLEAN, rows, seeds)
-            if clean <= floor:
-                return float("nan")
-            return (mean(arm, rows, seeds) - mean(other, rows, seeds)) / (clean - floor)
-
+        seeds = len(self.trials[CLEAN])
         rng = np.random.default_rng(self.seed)
-        count = len(self.trials[CLEAN])
-        draws = [
-            leaked(
-                np.concatenate([members[i] for i in rng.integers(0, len(members), len(members))]),
-                rng.integers(0, count, count),
+
+        def leaked_more(rows: np.ndarray, numbers: Sequence[int]) -> float:
+            clean, one, another = (
+                self._mean(name, score, selection, rows, numbers) for name in (CLEAN, arm, other)
             )
-            for _ in range(BOOTSTRAP_DRAWS)
-        ]
+            floor = CHANCE_RANKING if score == self.task.ranking else self.floor(score)
+            return (one - another) / (clean - floor) if clean > floor else float("nan")
+
+        draws = []
+        for _ in range(BOOTSTRAP_DRAWS):
+            patients = rng.integers(0, len(members), len(members))
+            rows = np.concatenate([members[patient] for patient in patients])
+            draws.append(leaked_more(rows, rng.integers(0, seeds, seeds)))
         known = [draw for draw in draws if np.isfinite(draw)]
-        if not known:
+        estimate = leaked_more(np.arange(len(groups)), range(seeds))
+        if not known or not np.isfinite(estimate):
             return UNKNOWN
         tail = 100 * (1 - CONFIDENCE) / 2
         low, high = np.percentile(known, [tail, 100 - tail])
-        return f"{leaked(np.arange(len(targets)), range(count)):.2f} [{low:.2f}, {high:.2f}]"
+        return f"{estimate:.2f} [{low:.2f}, {high:.2f}]"
+
+    def _mean(
+        self, arm: str, score: str, selection: str, rows: np.ndarray, numbers: Sequence[int]
+    ) -> float:
+        """A score's mean over some seeds, on some test examples; of a ranking, however turned."""
+        targets = self.parts.test.targets.numpy()[rows]
+        predictions = [self.trials[arm][number].predictions[selection] for number in numbers]
+        values = [self.task.scores(found[rows], targets)[score] for found in predictions]
+        if score == self.task.ranking:
+            values = [CHANCE_RANKING + abs(value - CHANCE_RANKING) for value in values]
+        return float(np.mean(values))
 
 
 def train(study: Study, arms: Mapping[str, Parts], options: Options, seeds: int) -> Trained:
@@ -161,8 +159,11 @@ def train(study: Study, arms: Mapping[str, Parts], options: Options, seeds: int)
         for arm, number in order
     ]
     kept: dict[str, list[Trial]] = {arm: [] for arm in arms}
-    for (arm, _), trial in zip(order, trials.run_all(jobs, options.workers), strict=True):
-        kept[arm].append(trial)
+    with progress.bar("training victims") as update:
+        results = zip(order, trials.run_all(jobs, options.workers), strict=True)
+        for done, ((arm, _), trial) in enumerate(results, 1):
+            kept[arm].append(trial)
+            update(done, len(jobs))
     return Trained(study.task, arms[CLEAN], kept, options.seed)
 
 
