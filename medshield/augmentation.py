@@ -1,12 +1,21 @@
-"""The usual augmentation: a horizontal flip and a shift, exact to the pixel and differentiable."""
+"""The usual augmentation: a flip and a shift, exact to the pixel, and colour jitter.
+
+All of it is differentiable.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 SHIFT = 1 / 8
+BRIGHTNESS, CONTRAST, SATURATION = 0.2, 0.2, 0.2
+"""Each is multiplied by up to this much more or less than 1."""
+HUE = math.radians(10)
+"""How far colours turn about grey at the most."""
 
 
 def flip_and_shift(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,6 +40,41 @@ def flip_and_shift(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if targets.ndim == 3:
         targets = _taken(targets[:, None], places)[:, 0]
     return images, targets
+
+
+def jitter_colours(images: Tensor) -> Tensor:
+    """Change each image's brightness and contrast, and of colour images saturation and hue, a bit.
+
+    Args:
+        images: (n, channels, height, width) in [0, 1]; three channels are red, green and blue.
+    """
+    n, channels = images.shape[:2]
+
+    def around_one(strength: float) -> Tensor:
+        return 1 + strength * (2 * torch.rand(n, 1, 1) - 1)
+
+    brightness, contrast = around_one(BRIGHTNESS), around_one(CONTRAST)
+    change = torch.eye(channels).expand(n, -1, -1)
+    if channels == 3:
+        change = _turned_about_grey(around_one(SATURATION), HUE * (2 * torch.rand(n, 1, 1) - 1))
+    change = (brightness * contrast * change).to(images.device, images.dtype)
+    offset = (brightness * (1 - contrast)).to(images.device, images.dtype)
+    pixels = images.flatten(2)
+    means = pixels.mean((1, 2), keepdim=True)
+    return torch.baddbmm(offset * means, change, pixels).clamp(0, 1).view_as(images)
+
+
+def _turned_about_grey(saturation: Tensor, angle: Tensor) -> Tensor:
+    """(n, 3, 3) matrices that turn and stretch colours about the axis of greys, which stays.
+
+    Args:
+        saturation: (n, 1, 1) factors of the distance from the axis.
+        angle: (n, 1, 1), radians.
+    """
+    grey = torch.full((3, 3), 1 / 3)
+    across = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    turned = angle.cos() * (torch.eye(3) - grey) + angle.sin() * across
+    return grey + saturation * turned
 
 
 def _reflected(length: int, shift: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from medshield.augmentation import flip_and_shift
+from medshield.augmentation import flip_and_shift, jitter_colours
 from medshield.budget import Budget
 from medshield.countermeasures import Countermeasure
 from medshield.projected_gradient import projected_gradient
@@ -60,6 +60,7 @@ class Recipe:
         learning_rate: the peak of the cycle.
         weight_decay: of AdamW.
         adversarial: the attack on every batch, or None for standard training.
+        colour_jitter: whether brightness and colours vary, too.
         countermeasures: what else the trainer does to images.
     """
 
@@ -68,6 +69,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     adversarial: AdversarialTraining | None = None
+    colour_jitter: bool = False
     countermeasures: tuple[Countermeasure, ...] = ()
 
 
@@ -101,6 +103,8 @@ def train(
         for step in range(steps):
             rows = order[step * batch_size :][:batch_size].to(images.device)
             batch, truth = flip_and_shift(images[rows], targets[rows])
+            if recipe.colour_jitter:
+                batch = jitter_colours(batch)
             for countermeasure in recipe.countermeasures:
                 batch, truth = countermeasure.on_train_batch(batch, truth)
             if recipe.adversarial:

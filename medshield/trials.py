@@ -32,7 +32,7 @@ from medshield.training import AdversarialTraining, Recipe, predict, train
 
 LAST, BEST, CLEAN_BEST = "last epoch", "best epoch on released data", "best epoch on clean data"
 SELECTIONS = (LAST, BEST, CLEAN_BEST)
-TRIAL_VERSION = "2"
+TRIAL_VERSION = "3"
 WEIGHTS_SUFFIX = ".safetensors"
 
 ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius in (2, 4, 8)}
@@ -92,14 +92,14 @@ class Schedule:
 
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe of one cell."""
+        usual = Recipe(self.standard, colour_jitter=True, countermeasures=cell.countermeasures)
         if cell.training == "standard":
-            return Recipe(epochs=self.standard, countermeasures=cell.countermeasures)
-        return Recipe(
+            return usual
+        adversary = ADVERSARIES.get(cell.training, self.adversary)
+        return replace(
+            usual,
             epochs=self.adversarial,
-            adversarial=AdversarialTraining(
-                ADVERSARIES.get(cell.training, self.adversary), self.adversary_steps
-            ),
-            countermeasures=cell.countermeasures,
+            adversarial=AdversarialTraining(adversary, self.adversary_steps),
         )
 
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from medshield.augmentation import flip_and_shift, resized
+from medshield.augmentation import flip_and_shift, jitter_colours, resized
 from medshield.randomness import seeded
 
 COUNT, SIDE, REACH = 200, 16, 2
@@ -117,3 +117,49 @@ def test_halving_averages_and_does_not_just_pick():
     stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 1, 32, 32)
     inner = resized(stripes, 16, 16)[..., 2:-2]
     assert torch.allclose(inner, torch.full_like(inner, 0.5), atol=0.01)
+
+
+def jittered(images, seed=0):
+    with seeded(seed):
+        return jitter_colours(images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_colour_jitter_keeps_shape_and_range_and_hangs_on_the_seed(channels):
+    images = torch.rand(20, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    changed = jittered(images)
+    assert changed.shape == images.shape
+    assert 0 <= changed.min() <= changed.max() <= 1
+    assert torch.equal(changed, jittered(images))
+    assert not torch.equal(changed, jittered(images, 1))
+
+
+def test_brightness_and_contrast_vary_by_a_fifth_and_on_their_own():
+    ramp = torch.linspace(0.3, 0.5, SIDE).expand(COUNT, 1, SIDE, SIDE)
+    changed = jittered(ramp)
+    brightness = changed.mean((1, 2, 3)) / 0.4
+    contrast = changed.std((1, 2, 3)) / ramp[0].std() / brightness
+    for factor in (brightness, contrast):
+        assert factor.min() + 1e-5 >= 0.8
+        assert factor.max() <= 1.2 + 1e-5
+        assert factor.std() > 0.08
+    assert abs(torch.corrcoef(torch.stack([brightness, contrast]))[0, 1]) < 0.2
+
+
+def test_greys_stay_grey_and_colours_change():
+    grey = torch.rand(COUNT, 1, 4, 4, generator=torch.Generator().manual_seed(0)).expand(
+        -1, 3, -1, -1
+    )
+    changed = jittered(grey)
+    assert torch.allclose(changed, changed[:, :1].expand_as(changed), atol=1e-6)
+    red = torch.tensor([0.6, 0.3, 0.3]).view(1, 3, 1, 1).expand(COUNT, 3, 4, 4)
+    shares = jittered(red)[..., 0, 0]
+    shares = shares / shares.sum(1, keepdim=True)
+    assert (shares.argmax(1) == 0).all(), "red turns into another colour"
+    assert shares.std(0).min() > 0.005
+
+
+def test_gradients_pass_the_colour_jitter():
+    images = (0.4 + 0.1 * torch.rand(3, 3, 4, 4)).requires_grad_()
+    jittered(images).sum().backward()
+    assert (images.grad != 0).all()
