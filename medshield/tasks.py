@@ -53,6 +53,10 @@ class Task(ABC):
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss per example, (n,)."""
 
+    def soft(self, targets: Tensor) -> Tensor:
+        """Targets that may be averaged, in [0, 1]; `loss` takes them, too."""
+        return targets.float()
+
     @abstractmethod
     def conditions(self, targets: Tensor, size: int) -> Tensor:
         """Targets as maps, (n, condition channels, size, size) in {0, 1}, for a noise generator."""
@@ -87,6 +91,9 @@ class Classification(Task):
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets, reduction="none")
+
+    def soft(self, targets: Tensor) -> Tensor:
+        return F.one_hot(targets, len(self.classes)).float()
 
     def conditions(self, targets: Tensor, size: int) -> Tensor:
         one_hot = F.one_hot(targets, len(self.classes)).float()

@@ -16,17 +16,11 @@ VICTIMS = {
 }
 
 DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
+EXPERT_COUNTERMEASURES = ("class-spectra",)
 
 NOT_YET: dict[str, tuple[str, ...]] = {
     "basic": (),
-    "determined": (
-        "pretrained backbones, fine-tuned and as frozen probes",
-        "resize and crop",
-        "denoising filters",
-        "Fourier-peak removal",
-        "cutout",
-        "mixup",
-    ),
+    "determined": ("pretrained backbones, fine-tuned and as frozen probes",),
     "expert": (
         "purification",
         "orthogonal projection",
@@ -51,8 +45,9 @@ def cells_of(level: str, task: str) -> tuple[Cell, ...]:
         return tuple(Cell(victim) for victim in VICTIMS[task])
     if level == "determined":
         hardened = [Cell(first, training) for training in DETERMINED_TRAININGS]
-        return (*hardened, *(Cell(first, "standard", name) for name in COUNTERMEASURES))
-    return ()
+        names = [name for name in COUNTERMEASURES if name not in EXPERT_COUNTERMEASURES]
+        return (*hardened, *(Cell(first, "standard", name) for name in names))
+    return tuple(Cell(first, "standard", name) for name in EXPERT_COUNTERMEASURES)
 
 
 def declared_cells(threat: str, task: str) -> dict[Cell, str]:

@@ -77,11 +77,18 @@ def test_test_images_keep_shape_and_range_and_are_done_the_same_way_twice(name):
     assert torch.equal(in_testing(name, images), changed)
 
 
-@pytest.mark.parametrize("name", ["grey", "blur", "jpeg10", "jpeg75"])
+@pytest.mark.parametrize(
+    "name", ["grey", "blur", "jpeg10", "jpeg75", "bit-depth", "median", "bilateral", "wavelet"]
+)
 def test_filters_are_for_test_images_too(name):
     images = noise(3)
     task, targets = TASKS["classification"]
     assert torch.equal(in_testing(name, images), in_training(name, task, images, targets)[0])
+
+
+@pytest.mark.parametrize("name", ["crop", "cutout", "mixup", "cutmix", "class-means"])
+def test_what_is_done_in_training_alone_leaves_test_images(name):
+    assert torch.equal(in_testing(name, noise(3)), noise(3))
 
 
 def distance(first, second):
@@ -107,3 +114,152 @@ def test_blur_takes_grain_and_leaves_slow_changes():
     assert torch.allclose(in_testing("blur", ramp)[inner], ramp[inner], atol=1e-5)
     grain = noise(1)
     assert in_testing("blur", grain).std() < grain.std() / 2
+
+
+def test_bit_depth_leaves_eight_levels():
+    assert len(in_testing("bit-depth", noise(1)).unique()) == 8
+
+
+def test_median_takes_specks_and_keeps_edges():
+    edge = (torch.arange(SIDE) >= SIDE // 2).float().expand(COUNT, 1, SIDE, SIDE)
+    specked = edge.clone()
+    specked[..., 5, 5], specked[..., 20, 28] = 1, 0
+    assert torch.equal(in_testing("median", specked), edge)
+
+
+@pytest.mark.parametrize("name", ["bilateral", "wavelet"])
+def test_denoisers_come_nearer_to_the_image_without_the_noise(name):
+    edge = 0.3 + 0.4 * (torch.arange(SIDE) >= SIDE // 2).float().expand(COUNT, 1, SIDE, SIDE)
+    noisy = edge + 8 / 255 * (2 * noise(1) - 1)
+    left = distance(in_testing(name, noisy), edge)
+    assert left < 0.7 * distance(noisy, edge)
+    blurred = distance(in_testing("blur", noisy), edge)
+    assert left < blurred, "a blur does better: the edge is lost"
+
+
+def test_resize_takes_what_is_finer_than_half_the_grid():
+    board = (torch.arange(SIDE)[:, None] + torch.arange(SIDE)) % 2
+    board = board.float().expand(COUNT, 1, SIDE, SIDE)
+    assert in_testing("resize", board).std() < 0.1 * board.std()
+
+
+def test_resize_draws_its_interpolation():
+    task, targets = TASKS["classification"]
+    images = noise(1)
+    drawn = [in_training("resize", task, images, targets, seed)[0] for seed in range(12)]
+    assert len({round(float(one.std()), 4) for one in drawn}) > 2
+
+
+@pytest.mark.parametrize("name", ["crop", "cutmix", "mixup"])
+def test_masks_move_and_mix_with_their_images(name):
+    masks = (noise(1)[:, 0] > 0.5).repeat_interleave(4, 1)[:, :SIDE].long()
+    changed, truth = in_training(name, TASKS["segmentation"][0], masks[:, None].float(), masks)
+    assert distance(changed[:, 0], truth.float()) < (0.25 if name == "crop" else 1e-6)
+    assert not torch.equal(truth, masks.to(truth.dtype))
+
+
+def test_crop_shows_at_least_half_of_the_area():
+    ramp = torch.linspace(0, 1, SIDE).expand(COUNT, 1, SIDE, SIDE)
+    cropped, _ = in_training("crop", *TASKS["classification"][:1], ramp, TASKS["classification"][1])
+    shown = cropped.amax((1, 2, 3)) - cropped.amin((1, 2, 3))
+    assert shown.min() > 0.55  # the square root of a half, stretched by the root of 4/3
+    assert shown.min() < 0.95
+
+
+def test_cutout_makes_one_grey_hole_of_at_most_a_quarter():
+    task, targets = TASKS["classification"]
+    images = 0.1 * noise(1)
+    changed, truth = in_training("cutout", task, images, targets)
+    holes = changed != images
+    assert (changed[holes] == 0.5).all()
+    assert 0 < holes.float().mean((1, 2, 3)).max() <= 0.26
+    assert torch.equal(truth, targets)
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel"])
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_targets_are_mixed_in_the_shares_of_their_images(name, kind):
+    task, targets = TASKS[kind]
+    brightness = torch.tensor([0.0, 0.5, 1.0])
+    images = brightness[torch.arange(COUNT) % 3][:, None, None, None].expand(-1, 1, SIDE, SIDE)
+    changed, truth = in_training(name, task, images, targets)
+    assert torch.allclose(truth.sum(1), torch.ones(COUNT))
+    assert torch.allclose(changed.mean((1, 2, 3)), truth @ brightness, atol=1e-6)
+    assert ((truth > 0).sum(1) > 1).any()
+
+
+def grating(cycles_down, cycles_across, count):
+    """Waves of amplitude 1, each with a phase of its own."""
+    phases = torch.rand(count, 1, 1, generator=torch.Generator().manual_seed(3))
+    rows = torch.arange(SIDE)[:, None] * cycles_down + torch.arange(SIDE) * cycles_across
+    return torch.sin(2 * torch.pi * (rows / SIDE + phases))[:, None]
+
+
+def planted(count=90):
+    """Three classes of smooth noise, the first with a grating of 8/255; and the same without."""
+    targets = torch.arange(count) % 3
+    clean = in_testing("blur", noise(1, count)) * 0.8 + 0.1
+    waves = 8 / 255 * grating(5, 7, count)
+    return torch.where(targets[:, None, None, None] == 0, clean + waves, clean), clean, targets
+
+
+def amplitude(images, down, across):
+    return torch.fft.fft2(images).abs()[:, 0, down, across].mean()
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel"])
+def test_notch_removes_a_grating_in_one_class(kind):
+    images, clean, labels = planted()
+    targets = labels if kind == "classification" else torch.eye(3)[labels]
+    notch = COUNTERMEASURES["notch"].fitted(TASKS[kind][0], images, targets)
+    left, first = notch.on_training_set(images, targets), labels == 0
+    assert amplitude(left[first], 5, 7) < 0.2 * amplitude(images[first], 5, 7)
+    assert notch.kept.mean() > 0.95, "it removes more than peaks"
+    assert distance(left[~first], clean[~first]) < 0.3 * clean.std()
+    assert torch.equal(notch.on_test_images(images), left)
+
+
+def test_notch_leaves_images_in_which_no_class_has_a_peak():
+    _, clean, targets = planted()
+    notch = COUNTERMEASURES["notch"].fitted(TASKS["classification"][0], clean, targets)
+    assert notch.kept.mean() > 0.99
+
+
+def test_notch_finds_a_grating_that_every_image_to_be_segmented_has():
+    images = in_testing("blur", noise(1, 90)) * 0.8 + 0.1 + 8 / 255 * grating(5, 7, 90)
+    notch = COUNTERMEASURES["notch"].fitted(TASKS["segmentation"][0], images, torch.zeros(90))
+    assert notch.kept[5, 7] == 0
+    assert notch.kept.mean() > 0.9
+
+
+def class_difference(measure, images, targets):
+    values = measure(images)
+    return distance(values[targets == 0].mean(0), values[targets != 0].mean(0))
+
+
+def test_class_means_makes_the_mean_images_of_classes_equal():
+    _, clean, targets = planted()
+    pattern = 8 / 255 * noise(1, 1, seed=8).sub(0.5).sign()
+    images = torch.where(targets[:, None, None, None] == 0, clean + pattern, clean)
+    left = COUNTERMEASURES["class-means"].on_training_set(images, targets)
+    before = class_difference(lambda x: x, images, targets)
+    assert class_difference(lambda x: x, left, targets) < 0.1 * before
+
+
+def test_class_spectra_makes_the_mean_spectra_of_classes_equal():
+    images, _, targets = planted()
+    left = COUNTERMEASURES["class-spectra"].on_training_set(images, targets)
+
+    def spectrum(x):
+        return torch.fft.fft2(x).abs().clamp(min=1e-3).log()
+
+    before = class_difference(spectrum, images, targets)
+    assert class_difference(spectrum, left, targets) < 0.2 * before
+
+
+def test_effects_are_those_of_all_images_however_many_are_held_at_a_time(monkeypatch):
+    images, _, targets = planted()
+    whole = COUNTERMEASURES["class-spectra"].on_training_set(images, targets)
+    monkeypatch.setattr("medshield.countermeasures.statistics.AT_ONCE", 7)
+    parts = COUNTERMEASURES["class-spectra"].on_training_set(images, targets)
+    assert torch.allclose(whole, parts, atol=1e-5)

@@ -1,11 +1,41 @@
 """What a trainer may do to images to get rid of a perturbation."""
 
 from medshield.countermeasures.base import Countermeasure
-from medshield.countermeasures.filters import Blur, Grey, Jpeg
+from medshield.countermeasures.filters import (
+    Bilateral,
+    BitDepth,
+    Blur,
+    Grey,
+    Jpeg,
+    Median,
+    Wavelet,
+)
+from medshield.countermeasures.mixing import CutMix, Cutout, Mixup
+from medshield.countermeasures.sampling import Crop, Resize
+from medshield.countermeasures.statistics import ClassMeans, ClassSpectra, Notch
 
 COUNTERMEASURES: dict[str, Countermeasure] = {
     countermeasure.name: countermeasure
-    for countermeasure in (Grey(), Blur(), Jpeg(75), Jpeg(50), Jpeg(30), Jpeg(10))
+    for countermeasure in (
+        Grey(),
+        Blur(),
+        Jpeg(75),
+        Jpeg(50),
+        Jpeg(30),
+        Jpeg(10),
+        BitDepth(),
+        Median(),
+        Bilateral(),
+        Wavelet(),
+        Resize(),
+        Crop(),
+        Cutout(),
+        Mixup(),
+        CutMix(),
+        Notch(),
+        ClassMeans(),
+        ClassSpectra(),
+    )
 }
 
 __all__ = ["COUNTERMEASURES", "Countermeasure"]
