@@ -36,7 +36,7 @@ class BenchmarkConfig:
         seeds, epochs, image_size, adversary_steps: as for `verify`.
         seed: of keys and victims.
         annotations: where labels or masks are.
-        device, workers: as for `protect`.
+        device, workers, min_ssim: as for `protect`.
     """
 
     source: Path
@@ -52,6 +52,7 @@ class BenchmarkConfig:
     annotations: AnnotationOptions = field(default_factory=AnnotationOptions)
     device: str = "auto"
     workers: int = 2
+    min_ssim: float | None = None
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _protect_config(
         device=config.device,
         workers=config.workers,
         resume=True,
+        min_ssim=config.min_ssim,
     )
 
 

@@ -27,7 +27,9 @@ from medshield.dataset.scan import MASK_REASON, walk
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats.base import IntensityRange
 from medshield.manifest import Papers, Record
+from medshield.metrics import ssim
 
+_ROUNDING = 1e-9
 _AHEAD = 8
 """Files that wait for each worker: enough to keep it busy, few enough to keep memory flat."""
 
@@ -164,11 +166,13 @@ class Declared:
         epsilon: radius as a fraction of the intensity range.
         ranges: the intensity range of each kind of image, by name.
         handling: what was done with icons, signatures and UIDs.
+        min_ssim: structural similarity that every frame keeps; None where none is declared.
     """
 
     epsilon: Fraction
     ranges: dict[str, IntensityRange]
     handling: dict[str, Any]
+    min_ssim: float | None = None
 
 
 def declared(papers: Papers) -> tuple[Declared | None, list[tuple[str, str]]]:
@@ -181,9 +185,15 @@ def declared(papers: Papers) -> tuple[Declared | None, list[tuple[str, str]]]:
             for kind, values in papers.summary["intensity"].items()
         }
         handling = dict(papers.summary.get("handling") or {})
-        return Declared(parse_epsilon(papers.summary["epsilon"]), ranges, handling), []
+        min_ssim = papers.summary.get("min_ssim")
+        if min_ssim is not None and not 0 < float(min_ssim) < 1:
+            raise ValueError("no similarity")
+        epsilon = parse_epsilon(papers.summary["epsilon"])
+        return Declared(epsilon, ranges, handling, min_ssim), []
     except (KeyError, TypeError, ValueError, AttributeError, InputError):
-        return None, [(manifest.SUMMARY, "epsilon or the intensity ranges are missing or damaged")]
+        return None, [
+            (manifest.SUMMARY, "epsilon, min_ssim or intensity ranges are missing or damaged")
+        ]
 
 
 def _paper_faults(release: Path, papers: Papers) -> Iterator[tuple[str, str]]:
@@ -298,6 +308,9 @@ class Inspector:
             yield "protected, and yet the manifest says that nothing moved, or not how far"
         elif record.max_abs_delta > record.epsilon_stored:
             yield "the manifest itself says that a pixel moved further than the bound"
+        least = self._declared.min_ssim if self._declared else None
+        if least is not None and (record.ssim is None or record.ssim < least - _ROUNDING):
+            yield "its similarity in the manifest is below the declared min_ssim, or missing"
         released = auditor.read(path)
         if original:
             yield from self._moved(record, auditor.read(original), released)
@@ -322,6 +335,9 @@ class Inspector:
         found = movement(clean, released, self._declared.ranges[name], self._declared.epsilon)
         for fault, place in found.faults.items():
             yield f"{fault} {place}"
+        least = self._declared.min_ssim
+        if least is not None:
+            yield from _seen(clean, released, self._declared.ranges[name], least)
         if found.furthest == 0:
             yield "the clean image: not one pixel differs from the source"
         elif not _about(record.max_abs_delta, found.furthest):
@@ -340,6 +356,21 @@ class Inspector:
             uids=partial(self.uids.add, record.path),
             pixels=pixels,
         )
+
+
+def _seen(
+    clean: AuditedImage, released: AuditedImage, intensity: IntensityRange, least: float
+) -> Iterator[str]:
+    """Whether a frame is less like its source than the release declares."""
+    for frame in range(len(clean.values)):
+        width = intensity.width / abs(clean.scaling(frame)[0])
+        old, new = (
+            image.values[frame : frame + 1, ..., : clean.colours] for image in (clean, released)
+        )
+        found = ssim(old, new, width)
+        if not found >= least - _ROUNDING:
+            yield f"a frame's similarity is {found:.4f}; min_ssim is {least:g} (frame {frame})"
+            return
 
 
 def _elsewhere(auditor: Auditor, original: Path, path: Path, allowed: Allowed) -> Iterator[str]:

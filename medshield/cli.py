@@ -21,6 +21,7 @@ from medshield.cli_options import (
     handling_options,
     intensity_option,
     labelling,
+    min_ssim_option,
     option,
     preview_option,
     running,
@@ -165,6 +166,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         effort=values["effort"],
         handling=_handling(values),
         uid=values.get("uid", "keep"),
+        min_ssim=values.get("min_ssim"),
     )
 
 
@@ -172,6 +174,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
 @source_argument
 @option("-o", "--output", type=FOLDER, help="The release; SOURCE-protected if absent.")
 @fitting
+@min_ssim_option
 @option("--generator", type=FOLDER, help="Apply this fitted generator (see fit).")
 @labelling
 @uid_option
@@ -363,6 +366,7 @@ def verify(release: Path | None, **values: Any) -> int:
 @option("--epochs", type=click.IntRange(1), help="Of each victim.")
 @option("--image-size", type=click.IntRange(32, 2048), help="Side of grid and input, px.")
 @option("--adv-steps", type=click.IntRange(1), default=3, show_default=True)
+@min_ssim_option
 @labelling
 @running
 @talking
@@ -402,6 +406,7 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
                 epochs=values["epochs"],
                 image_size=values["image_size"],
                 adversary_steps=values["adv_steps"],
+                min_ssim=values["min_ssim"],
                 seed=values["seed"],
                 annotations=_annotation_options(values),
                 device=values["device"],

@@ -159,6 +159,11 @@ fitting = options(
     ),
     option("--seed", type=int, help="For a repeatable key; the default is a random one."),
 )
+min_ssim_option = option(
+    "--min-ssim",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Structural similarity that every frame keeps, such as 0.9: a second bound beside --eps.",
+)
 preview_option = option(
     "--preview",
     type=FOLDER,

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 Array = NDArray[Any]
+SSIM_WINDOW = 7
+"""Side of the square that structural similarity is measured in, px."""
 
 
 def balanced_accuracy(decided: Array, targets: Array) -> float:
@@ -73,21 +75,33 @@ def psnr(original: Array, changed: Array, data_range: float) -> float:
 
 
 def ssim(original: Array, changed: Array, data_range: float) -> float:
-    """Mean structural similarity over frames (Wang et al. 2004); NaN under 7 px a side.
+    """Mean structural similarity over frames; arguments as of `ssim_of_frames`."""
+    return float(np.mean(ssim_of_frames(original, changed, data_range)))
+
+
+def ssim_of_frames(original: Array, changed: Array, data_range: float) -> NDArray[np.float64]:
+    """Structural similarity of each frame (Wang et al. 2004); NaN under 7 px a side.
 
     Args:
         original: (frames, height, width, channels).
         changed: the same shape.
         data_range: width of the intensity range, in the units of the arrays.
+
+    Returns:
+        (frames,) at most 1.
     """
     from skimage.metrics import structural_similarity
 
-    if min(original.shape[1:3]) < 7:
-        return float("nan")
+    if min(original.shape[1:3]) < SSIM_WINDOW:
+        return np.full(len(original), np.nan)
     each = [
         structural_similarity(  # type: ignore[no-untyped-call]
-            a.astype(np.float64), b.astype(np.float64), data_range=data_range, channel_axis=-1
+            a.astype(np.float64),
+            b.astype(np.float64),
+            data_range=data_range,
+            channel_axis=-1,
+            win_size=SSIM_WINDOW,
         )
         for a, b in zip(original, changed, strict=True)
     ]
-    return float(np.mean(each))
+    return np.array(each, np.float64)

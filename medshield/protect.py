@@ -78,6 +78,7 @@ class ProtectConfig:
         effort: multiplies the training steps of the method.
         handling: what becomes of thumbnails and signatures.
         uid: "keep" the SOP Instance UIDs of DICOM files, or "new" ones from the key.
+        min_ssim: structural similarity that every frame keeps, in (0, 1); None for no such bound.
     """
 
     source: Path
@@ -95,6 +96,7 @@ class ProtectConfig:
     effort: float = 1.0
     handling: Handling = DEFAULT_HANDLING
     uid: Literal["keep", "new"] = "keep"
+    min_ssim: float | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for `--resume`, and what `verify` needs to read the source."""
@@ -318,7 +320,7 @@ def _protect(
     companions = [file for file in todo if is_companion(file)]
     first = [file for file in todo if not is_companion(file)]
     with journal.opened(path, finished.values()) as log, progress.bar("protecting") as update:
-        writer = ReleaseWriter(found, generator, places, log, config.workers)
+        writer = ReleaseWriter(found, generator, places, log, config.workers, config.min_ssim)
         dicom = DicomRelease(found, places, log, config.workers, finished)
         passes = [writer.write(first), dicom.companions(companions)]
         if config.uid == "new":
@@ -328,10 +330,7 @@ def _protect(
                 for done in results:
                     finished[done.record.path] = done
                     update(len(finished), len(found.files))
-    handling = {"uid": config.uid, **asdict(config.handling)}
-    return _finish(
-        found, handling, generator, places, [finished[name] for name in sorted(finished)]
-    )
+    return _finish(config, found, generator, places, [finished[name] for name in sorted(finished)])
 
 
 def _run_key(config: ProtectConfig, places: Places) -> Key:
@@ -343,8 +342,8 @@ def _run_key(config: ProtectConfig, places: Places) -> Key:
 
 
 def _finish(
+    config: ProtectConfig,
     found: Scan,
-    handling: dict[str, Any],
     generator: Generator,
     places: Places,
     finished: list[Finished],
@@ -364,12 +363,13 @@ def _finish(
         "format_version": manifest.FORMAT_VERSION,
         "method": generator.method.name,
         "epsilon": epsilon_text(setting.budget.epsilon),
+        **({} if config.min_ssim is None else {"min_ssim": config.min_ssim}),
         "task": setting.task.name,
         "intensity": {
             kind: {"low": r.low, "high": r.high, "reason": r.reason}
             for kind, r in sorted(found.ranges.items())
         },
-        "handling": handling,
+        "handling": {"uid": config.uid, **asdict(config.handling)},
         "counts": dict(sorted(counts.items())),
         "versions": versions(),
     }

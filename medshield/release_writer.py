@@ -31,6 +31,7 @@ from medshield.manifest import Record
 from medshield.methods.base import BLOCK
 from medshield.metrics import psnr, ssim
 from medshield.places import Places
+from medshield.visibility import Change, comparable
 
 MOST_VALUES_A_BLOCK = 1 << 26
 """Stored values that are decoded at a time: 64 CT slices, or a dozen mammograms."""
@@ -50,16 +51,24 @@ class ReleaseWriter:
         places: of the release.
         journal: told of each file as soon as it is whole.
         workers: files read and written at a time.
+        min_ssim: structural similarity that every frame keeps; None for no such bound.
     """
 
     def __init__(
-        self, found: Scan, generator: Generator, places: Places, journal: Journal, workers: int
+        self,
+        found: Scan,
+        generator: Generator,
+        places: Places,
+        journal: Journal,
+        workers: int,
+        min_ssim: float | None = None,
     ) -> None:
         self._found = found
         self._generator = generator
         self._places = places
         self._journal = journal
         self._workers = workers
+        self._min_ssim = min_ssim
 
     def write(self, files: Sequence[SourceFile]) -> abc.Generator[Finished, None, None]:
         """Do what is planned for each file; yields as files are done, other files first.
@@ -162,12 +171,20 @@ class ReleaseWriter:
             delta = delta.mean(1, keepdim=True)
         delta = resized(delta, *image.stored.shape[1:3]).expand(-1, image.colour_channels, -1, -1)
         codec = codec_named(file.format)
-        stored = image.moved(delta.numpy(), intensity, epsilon)
-        notes = codec.write(image, stored, target, float(np.max(radius)))
-        again = codec.read_back(image, target).stored
+
+        def write(stored: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+            target.unlink(missing_ok=True)
+            notes = codec.write(image, stored, target, float(np.max(radius)))
+            return codec.read_back(image, target).stored, notes
+
+        if self._min_ssim is None:
+            again, notes = write(image.moved(delta.numpy(), intensity, epsilon))
+        else:
+            change = Change(image, delta.numpy(), intensity, epsilon)
+            again, notes = change.written_unseen(write, self._min_ssim)
         furthest = _furthest(again, image.stored, radius)
         _refuse_moved(again, image, intensity)
-        clean, released, width = _comparable(image, again, intensity.width)
+        clean, released, width = comparable(image, again, intensity)
         record = Record(
             path=file.path,
             status="protected",
@@ -203,19 +220,6 @@ def _blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
             block, frames, values = [], 0, 0
     if block:
         yield block
-
-
-def _comparable(
-    image: DecodedImage, again: NDArray[Any], width: float
-) -> tuple[NDArray[Any], NDArray[Any], float]:
-    """Colours before and after, and what the range's `width` is in their units.
-
-    In stored units, or in the world's where every frame has stored units of its own.
-    """
-    clean, released = (values[..., : image.colour_channels] for values in (image.stored, again))
-    if isinstance(image.slope, np.ndarray):
-        return clean * np.abs(image.slope), released * np.abs(image.slope), width
-    return clean, released, width / abs(image.slope)
 
 
 def _furthest(written: NDArray[Any], original: NDArray[Any], radius: PerFrame) -> float:

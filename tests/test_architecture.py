@@ -18,7 +18,8 @@ FLOORS = [
     # Bytes to stored values and back; and a second reading, for `check`.
     {"audit", "formats"},
     # What a folder holds, and measures.
-    {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"},
+    {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"}
+    | {"visibility"},
     # The science.
     {"countermeasures", "evidence", "generator", "methods", "threats", "training", "trials"},
     # One function and one configuration each.

@@ -220,20 +220,22 @@ class DecodedImage:
                 result[frames] = part._moved(delta[frames], intensity, radius)
         return result
 
+    def part(self, frames: slice) -> DecodedImage:
+        """Some of the frames, as an image of its own that shares their memory."""
+        return replace(
+            self,
+            stored=self.stored[frames],
+            slope=_of_frames(self.slope, frames),
+            intercept=_of_frames(self.intercept, frames),
+            frozen=_of_frames(self.frozen, frames),
+        )
+
     def _parts(self) -> Iterator[tuple[int, DecodedImage]]:
         """The image in runs of frames that fit a processor's cache, each with its first frame."""
         number = len(self.stored)
         step = max(1, VALUES_AT_A_TIME * number // max(1, self.stored.size))
         for start in range(0, number, step):
-            frames = slice(start, start + step)
-            part = replace(
-                self,
-                stored=self.stored[frames],
-                slope=_of_frames(self.slope, frames),
-                intercept=_of_frames(self.intercept, frames),
-                frozen=_of_frames(self.frozen, frames),
-            )
-            yield start, part
+            yield start, self.part(slice(start, start + step))
 
     def _moved(
         self, delta: NDArray[np.floating[Any]], intensity: IntensityRange, radius: PerFrame
