@@ -42,9 +42,9 @@ def document(options: Options, scratch: Path) -> str:
     return "\n\n".join(
         [
             victims.how(study, options, len(study.train), seeds=1),
-            f"Mean ± standard deviation over {options.keys} keys, each fitted anew, the victim's seed "
-            "the same; in brackets the worst key: the highest score, or the ranking furthest from "
-            "0.5.",
+            f"Mean ± standard deviation over {options.keys} keys, each fitted anew, with one seed "
+            "for all victims; in brackets the worst key: the highest score, or the ranking "
+            "furthest from 0.5.",
             table(header, rows),
         ]
     )

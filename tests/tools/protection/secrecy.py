@@ -89,8 +89,8 @@ def document(options: Options, scratch: Path) -> str:
             victims.how(study, options, len(first.owner), options.seeds),
             f"Two keys: mean |cosine| over the pairs of {options.keys} keys.",
             alike(study, duels, options),
-            f"Cleaning with pairs of {len(first.attacker)} own images under {options.keys - 1} own keys, "
-            "or under the secret one:",
+            f"Cleaning with pairs of {len(first.attacker)} own images under {options.keys - 1} "
+            "own keys, or under the secret one:",
             cleaned(study, duels, options),
         ]
     )
