@@ -13,6 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from medshield import cost_table
+from medshield.cost_table import Spent
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.evidence import CellResult
 from medshield.private import make_private_folder
@@ -20,7 +22,7 @@ from medshield.protect import ProtectConfig, protect
 from medshield.tables import columns
 from medshield.threats import parse_cell
 from medshield.trials import BEST, LAST
-from medshield.verify import VerifyConfig, verify
+from medshield.verify import VerifyConfig, finite, verify
 
 HEADER = ("set", "method", "eps", "cell", "arm", "score", "last", "sd", "best", "best sd", "n")
 
@@ -62,21 +64,35 @@ class BenchmarkTable:
     Attributes:
         rows: one per set, method, eps, cell, arm and score; see HEADER.
         verdicts: (method, eps, cell, verdict, why).
+        costs: one per method and eps, and first that of training one victim; see `cost_table`.
     """
 
     rows: tuple[tuple[Any, ...], ...]
     verdicts: tuple[tuple[str, str, str, str, str], ...]
+    costs: tuple[tuple[Any, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The table as plain data."""
         names = ("method", "eps", "cell", "verdict", "why")
-        return {
+        document: dict[str, Any] = {
             "rows": [dict(zip(HEADER, row, strict=True)) for row in self.rows],
             "verdicts": [dict(zip(names, row, strict=True)) for row in self.verdicts],
+            "cost": [dict(zip(cost_table.HEADER, row, strict=True)) for row in self.costs],
         }
+        return finite(document)  # type: ignore[no-any-return]
 
     def to_markdown(self) -> str:
-        """Last epoch (best epoch on released data) of every score; arms as rows."""
+        """Last epoch (best epoch on released data) of every score, arms as rows; and the cost."""
+        return "\n\n".join(_markdown(lines) for lines in self._tables())
+
+    def to_text(self) -> str:
+        """The same, aligned for a terminal."""
+        return "\n\n".join(columns(lines) for lines in self._tables())
+
+    def _tables(self) -> list[list[list[str]]]:
+        return [self._score_lines(), cost_table.lines(self.costs)]
+
+    def _score_lines(self) -> list[list[str]]:
         scores = list(dict.fromkeys(row[5] for row in self.rows))
         table: dict[tuple[str, ...], dict[str, str]] = {}
         for _, method, eps, cell, arm, score, last, spread, best, _, _ in self.rows:
@@ -87,14 +103,13 @@ class BenchmarkTable:
         header = ["cell", "images", *scores, "verdict"]
         order = sorted(table, key=lambda key: (key[0], _rank(key[1])))
         rows = [[*key, *(table[key].get(score, "") for score in header[2:])] for key in order]
-        lines = [header, ["---"] * len(header), *rows]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return [header, *rows]
 
-    def to_text(self) -> str:
-        """The same, aligned for a terminal."""
-        lines = [line.strip("| ").split(" | ") for line in self.to_markdown().splitlines()]
-        widest = max(len(line) for line in lines)
-        return columns([line + [""] * (widest - len(line)) for line in lines if line[0] != "---"])
+
+def _markdown(lines: list[list[str]]) -> str:
+    header, *rows = lines
+    table = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in table)
 
 
 def _line(method: str, eps: str, cell: str, arm: str) -> tuple[str, str]:
@@ -109,7 +124,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def run(config: BenchmarkConfig) -> BenchmarkTable:
-    """Protect and verify every combination, and write table.csv, table.md and reports.
+    """Protect and verify every combination, and write table.csv, table.md, table.json and reports.
 
     Raises:
         InputError: the source or the output can't be used.
@@ -117,6 +132,7 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     make_private_folder(config.output)
     rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     verdicts = []
+    spent: list[Spent] = []
     for epsilon in config.epsilons:
         for method in config.methods:
             release = config.output / f"{method}-{str(epsilon).replace('/', '-')}"
@@ -125,17 +141,19 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
             evidence = verify(_verify_config(config, release))
             report = json.dumps(evidence.to_json(), default=str)
             (config.output / f"{release.name}.json").write_text(report)
+            spent.append(Spent.on(method, epsilon, release, evidence))
             for result in evidence.cells:
                 verdict, why = result.judged(result.level)
                 verdicts.append((method, str(epsilon), result.cell.name, str(verdict), why))
                 for row in _rows(config.source.name, method, str(epsilon), result):
                     rows[row[:6]] = row
-    table = BenchmarkTable(tuple(rows.values()), tuple(verdicts))
+    table = BenchmarkTable(tuple(rows.values()), tuple(verdicts), tuple(cost_table.rows(spent)))
     with (config.output / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
         writer.writerows(table.rows)
     (config.output / "table.md").write_text(table.to_markdown() + "\n")
+    (config.output / "table.json").write_text(json.dumps(table.to_json(), indent=1) + "\n")
     return table
 
 

@@ -33,7 +33,7 @@ from medshield.generator import Generator, read_key
 from medshield.journal import JOURNAL, Finished
 from medshield.keys import Key
 from medshield.manifest import Record
-from medshield.methods import METHODS, Setting
+from medshield.methods import METHODS, Method, Setting
 from medshield.models import pick_device
 from medshield.places import (
     CONFIGURATION,
@@ -56,6 +56,7 @@ MOST_FIT_EXAMPLES = 20_000
 KEY = "key"
 SOURCE_CHECKSUMS = "SOURCE_SHA256SUMS"
 LABEL_MAP = "labels.json"
+COST = "cost.json"
 
 
 @dataclass(frozen=True)
@@ -310,12 +311,14 @@ def protect(config: ProtectConfig) -> Outcome:
 def _protect(
     config: ProtectConfig, found: Scan, generator: Generator | None, places: Places
 ) -> Outcome:
+    fitted_here = generator is None
     if generator is None:
         generator = _fitted(config, found, _run_key(config, places), refused={})
     if not Generator.is_complete(places.private / GENERATOR):
         generator.save(places.private / GENERATOR)
     path = places.private / JOURNAL
     finished = journal.read(path, places.partial)
+    from_the_start = not finished
     todo = [file for file in found.files if file.path not in finished]
     companions = [file for file in todo if is_companion(file)]
     first = [file for file in todo if not is_companion(file)]
@@ -330,7 +333,17 @@ def _protect(
                 for done in results:
                     finished[done.record.path] = done
                     update(len(finished), len(found.files))
+    _write_cost(places, generator.method, fitted=fitted_here, applied=from_the_start)
     return _finish(config, found, generator, places, [finished[name] for name in sorted(finished)])
+
+
+def _write_cost(places: Places, method: Method, *, fitted: bool, applied: bool) -> None:
+    """What the method cost; null for what another run did, or a part of it."""
+    spent = {
+        "fit": method.fitting.to_json() if fitted else None,
+        "apply": method.applying.to_json() if applied else None,
+    }
+    write_private(places.private / COST, json.dumps(spent).encode() + b"\n")
 
 
 def _run_key(config: ProtectConfig, places: Places) -> Key:

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import nn
 
 from medshield import models
 from medshield.budget import Budget
+from medshield.cost import Cost
 from medshield.countermeasures import COUNTERMEASURES, Countermeasure
 from medshield.dataset.examples import Examples
 from medshield.private import make_private_folder
@@ -128,6 +129,7 @@ class Trial:
         validation_scores, clean_validation_scores, test_scores: by name, of each epoch.
         train_scores: of the last epoch's model, on what it was trained on.
         predictions: on the clean test part, by selection.
+        cost: of the training alone; None if it was not counted.
     """
 
     losses: list[float]
@@ -136,6 +138,7 @@ class Trial:
     test_scores: list[dict[str, float]]
     train_scores: dict[str, float]
     predictions: dict[str, Array]
+    cost: Cost | None = None
 
     def curves(self) -> dict[str, Any]:
         """Everything that is drawn over epochs."""
@@ -253,10 +256,11 @@ def _train(
     def scored(part: Examples) -> dict[str, float]:
         return task.scores(predicted(part), part.targets.numpy())
 
+    cost = Cost()
     losses, validation, clean_validation, test, predictions = [], [], [], [], []
     with seeded(seed):
         model = models.build(cell.victim, images.shape[1], task.outputs).to(device)
-        for loss in train(model, task, images, targets, recipe):
+        for loss in cost.over(train(model, task, images, targets, recipe)):
             losses.append(loss)
             validation.append(scored(parts.validation))
             same = parts.clean_validation is parts.validation
@@ -276,6 +280,7 @@ def _train(
         test_scores=test,
         train_scores=train_scores,
         predictions={name: predictions[epoch] for name, epoch in chosen.items()},
+        cost=cost,
     )
     return trial, model
 
@@ -287,7 +292,9 @@ def _best(scores: list[dict[str, float]], name: str) -> int:
 
 
 def _save(trial: Trial, path: Path) -> None:
-    facts = {"curves": trial.curves(), "train": trial.train_scores}
+    facts: dict[str, Any] = {"curves": trial.curves(), "train": trial.train_scores}
+    if trial.cost:
+        facts["cost"] = asdict(trial.cost)
     kept: dict[str, Any] = {f"predictions {name}": p for name, p in trial.predictions.items()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     with temporary.open("wb") as file:
@@ -310,4 +317,5 @@ def _load(path: Path) -> Trial:
             test_scores=curves["test"],
             train_scores=facts["train"],
             predictions={name: kept[f"predictions {name}"] for name in SELECTIONS},
+            cost=Cost(**facts["cost"]) if "cost" in facts else None,
         )

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medshield import models, progress, trials
 from medshield.budget import Budget
+from medshield.cost import mean_cost
 from medshield.dataset import examples
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.dataset.examples import Examples
@@ -217,6 +218,7 @@ def verify(config: VerifyConfig) -> Evidence:
             cache,
             config,
         ),
+        "cost": {cell.name: _training_cost(kept[cell]) for cell in picked},
         "fidelity": _fidelity(records),
         "seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
@@ -478,6 +480,12 @@ def _use(
     return {"victim": cell.name, "score": task.decision, **means}
 
 
+def _training_cost(arms: dict[str, list[Trial]]) -> dict[str, float] | None:
+    """What training one victim of a cell cost in the mean."""
+    found = mean_cost(trial.cost for trials in arms.values() for trial in trials)
+    return found.to_json() if found else None
+
+
 def _fidelity(records: Sequence[Record]) -> dict[str, Any]:
     """PSNR and SSIM over the protected files."""
     facts: dict[str, Any] = {}
@@ -493,16 +501,16 @@ def write_report(evidence: Evidence, folder: Path) -> Path:
     """Write `report.json` (and the curves in it) to a private folder; returns its path."""
     make_private_folder(folder)
     path = folder / "report.json"
-    path.write_text(json.dumps(_finite(evidence.to_json()), indent=1) + "\n")
+    path.write_text(json.dumps(finite(evidence.to_json()), indent=1) + "\n")
     return path
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same data with null for every number that JSON has no word for."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

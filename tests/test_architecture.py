@@ -19,13 +19,14 @@ FLOORS = [
     {"audit", "formats"},
     # What a folder holds, and measures.
     {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"}
-    | {"visibility"},
+    | {"cost", "visibility"},
     # The science.
     {"countermeasures", "evidence", "generator", "methods", "threats", "training", "trials"},
     # One function and one configuration each.
     {
         "benchmark",
         "check",
+        "cost_table",
         "dicom_release",
         "contact_sheet",
         "medmnist_folder",

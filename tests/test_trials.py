@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from medshield import trials
 from medshield.budget import Budget
 from medshield.countermeasures import COUNTERMEASURES
 from medshield.dataset.examples import Examples
@@ -74,8 +75,18 @@ def test_the_best_epoch_is_the_first_that_its_validation_says(job, selection, cu
     assert chosen == trial.test_scores[int(np.argmax(scores))]
 
 
+def test_a_trial_s_cost_is_that_of_its_training(job):
+    assert job.run().cost.passes == EPOCHS * 32
+
+
+def test_trials_of_before_costs_were_counted_are_found_too(job):
+    trials._save(replace(job.run(), cost=None), job.place)
+    assert job.run().cost is None
+
+
 def test_a_finished_trial_is_found_again_and_equal(job, monkeypatch):
     trial = job.run()
+    assert job.run().cost == trial.cost
     assert files(job) == [job.place.name]
     monkeypatch.setattr("medshield.trials._train", None)  # nothing may be trained now
     assert same(job.run(), trial)

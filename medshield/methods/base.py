@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medshield.budget import Budget
+from medshield.cost import Cost
 from medshield.keys import Key
 from medshield.tasks import Task
 
@@ -59,6 +60,7 @@ class Method(ABC):
     Attributes:
         name: as in `--method`.
         trains: whether `fit` needs images at all.
+        fitting, applying: what `fit` and `perturb` cost this instance so far.
     """
 
     name: ClassVar[str]
@@ -66,11 +68,13 @@ class Method(ABC):
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        self.fitting, self.applying = Cost(), Cost()
 
     def fit(self, images: Tensor, targets: Tensor, progress: Progress = lambda _: None) -> None:
         """Learn from (n, channels, size, size) images in [0, 1] and the task's targets."""
         device = self.setting.device
-        self._fit(images.to(device), targets.to(device), progress)
+        with self.fitting.counting():
+            self._fit(images.to(device), targets.to(device), progress)
 
     def perturb(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
         """The delta of each image: same shape as `images`, within epsilon, image + delta in [0, 1].
@@ -80,10 +84,13 @@ class Method(ABC):
             targets: the task's targets.
             names: (n) identities; an image's own randomness comes from its name and the key.
         """
-        deltas = [
-            self._block_delta(images[i : i + BLOCK], targets[i : i + BLOCK], names[i : i + BLOCK])
-            for i in range(0, len(images), BLOCK)
-        ]
+        with self.applying.counting():
+            deltas = [
+                self._block_delta(
+                    images[i : i + BLOCK], targets[i : i + BLOCK], names[i : i + BLOCK]
+                )
+                for i in range(0, len(images), BLOCK)
+            ]
         return torch.cat(deltas) if deltas else torch.zeros_like(images)
 
     def _block_delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
