@@ -15,6 +15,7 @@ from typing import Any
 
 from medshield import cost_table
 from medshield.cost_table import Spent
+from medshield.arms import ALONE, CLEAN, NOISE
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.evidence import CellResult
 from medshield.private import make_private_folder
@@ -113,14 +114,14 @@ def _markdown(lines: list[list[str]]) -> str:
 
 
 def _line(method: str, eps: str, cell: str, arm: str) -> tuple[str, str]:
-    """Clean is the same for all; noise for all of one eps."""
-    if arm == "clean":
-        return cell, "clean"
-    return cell, f"random noise {eps}" if arm == "random noise" else f"{method} {eps}"
+    """Clean images are the same for all; noise for all of one eps."""
+    if arm in (CLEAN, ALONE):
+        return cell, arm
+    return cell, f"{NOISE} {eps}" if arm == NOISE else f"{method} {eps}"
 
 
 def _rank(name: str) -> tuple[int, str]:
-    return (0 if name == "clean" else 1 if name.startswith("random") else 2, name)
+    return (0 if name in (CLEAN, ALONE) else 1 if name.startswith(NOISE) else 2, name)
 
 
 def run(config: BenchmarkConfig) -> BenchmarkTable:

@@ -6,7 +6,7 @@ Nothing here trains anything; it only reads predictions.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -80,6 +80,7 @@ def measure_leakage(
     groups: NDArray[np.int64],
     floor: float,
     rng: np.random.Generator,
+    alone: Sequence[Array] = (),
 ) -> Leakage:
     """Leakage with a bootstrap interval over patients and seeds.
 
@@ -94,6 +95,8 @@ def measure_leakage(
         groups: patient numbers of the test examples; drawn as a whole.
         floor: what the constant predictor scores.
         rng: for the draws.
+        alone: predictions of victims that had only the clean images which both other arms hold,
+            too; if any, their mean score is the floor.
     """
     ranking = score == task.ranking
     floor = CHANCE_RANKING if ranking else floor
@@ -102,19 +105,27 @@ def measure_leakage(
         value = task.scores(predictions[rows], targets[rows])[score]
         return CHANCE_RANKING + abs(value - CHANCE_RANKING) if ranking else value
 
-    everything = slice(None)
-    clean_mean = float(np.mean([scored(p, everything) for p in clean]))
-    protected_mean = float(np.mean([scored(p, everything) for p in protected]))
+    def mean_scored(
+        arm: Sequence[Array], rows: NDArray[np.int64] | slice, seeds: Iterable[int]
+    ) -> float:
+        return float(np.mean([scored(arm[seed], rows) for seed in seeds]))
+
+    def floor_of(rows: NDArray[np.int64] | slice, seeds: Iterable[int]) -> float:
+        return mean_scored(alone, rows, seeds) if alone else floor
+
+    everything, every_seed = slice(None), range(len(clean))
+    clean_mean = mean_scored(clean, everything, every_seed)
+    protected_mean = mean_scored(protected, everything, every_seed)
+    floor_mean = floor_of(everything, every_seed)
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
     leakages, clean_draws = [], []
     for _ in range(BOOTSTRAP_DRAWS):
         drawn = rng.integers(0, len(members), len(members))
         rows = np.concatenate([members[i] for i in drawn])
         seeds = rng.integers(0, len(clean), len(clean))
-        clean_draw = np.mean([scored(clean[i], rows) for i in seeds])
-        protected_draw = np.mean([scored(protected[i], rows) for i in seeds])
-        clean_draws.append(clean_draw)
-        leakages.append(_ratio(float(protected_draw), float(clean_draw), floor))
+        clean_draw, floor_draw = mean_scored(clean, rows, seeds), floor_of(rows, seeds)
+        clean_draws.append(clean_draw - floor_draw + floor_mean)
+        leakages.append(_ratio(mean_scored(protected, rows, seeds), clean_draw, floor_draw))
     tail = 100 * (1 - CONFIDENCE) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # no draw at all had a ratio: NaN says so
@@ -122,12 +133,12 @@ def measure_leakage(
     return Leakage(
         score=score,
         selection=selection,
-        estimate=_ratio(protected_mean, clean_mean, floor),
+        estimate=_ratio(protected_mean, clean_mean, floor_mean),
         low=float(low),
         high=float(high),
         clean=clean_mean,
         protected=protected_mean,
-        floor=floor,
+        floor=floor_mean,
         clean_low=float(np.nanpercentile(clean_draws, tail)),
     )
 

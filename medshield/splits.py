@@ -45,6 +45,12 @@ def split_by_group(examples: Examples, seed: int, notes: list[str]) -> dict[str,
     return rows
 
 
+def drawn_share(examples: Examples, share: float, seed: int) -> Rows:
+    """Row numbers of about this share of the examples: whole patients, evenly by class."""
+    shares = {"drawn": share, "rest": 1 - share}
+    return _drawn(examples, np.arange(len(examples)), shares, seed)["drawn"]
+
+
 def _drawn(examples: Examples, rows: Rows, shares: dict[str, float], seed: int) -> dict[str, Rows]:
     """Deal whole groups out to the parts, class by class, always to the part that lacks most."""
     rng = np.random.default_rng(seed)

@@ -38,7 +38,9 @@ WEIGHTS_SUFFIX = ".safetensors"
 
 ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius in (2, 4, 8)}
 """Adversarial training of a given radius; plain "adversarial" takes the schedule's."""
-TRAININGS = ("standard", "adversarial", *ADVERSARIES)
+CLEAN_MIX = "clean-mix"
+"""Standard training, a fifth of the images clean in every arm."""
+TRAININGS = ("standard", "adversarial", *ADVERSARIES, CLEAN_MIX)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Schedule:
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe of one cell."""
         usual = Recipe(self.standard, colour_jitter=True, countermeasures=cell.countermeasures)
-        if cell.training == "standard":
+        if cell.training in ("standard", CLEAN_MIX):
             return usual
         adversary = ADVERSARIES.get(cell.training, self.adversary)
         return replace(

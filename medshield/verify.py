@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshield import models, progress, trials
+from medshield.arms import ALONE, ARMS, CLEAN, PROTECTED, arms_for, arms_of
 from medshield.budget import Budget
 from medshield.cost import mean_cost
 from medshield.dataset import examples
@@ -28,9 +29,7 @@ from medshield.errors import InputError, RefusedFile
 from medshield.evidence import CellResult, Verdict, measure_leakage, summarise, worst
 from medshield.formats import IntensityRange
 from medshield.formats.base import READ_ONLY
-from medshield.keys import Key
 from medshield.manifest import Record, read_release
-from medshield.methods import METHODS, Setting
 from medshield.places import CONFIGURATION, Places
 from medshield.private import make_private_folder
 from medshield.splits import split_by_group
@@ -40,7 +39,6 @@ from medshield.training import predict
 from medshield.trials import BEST, CLEAN_BEST, LAST, Cell, Parts, Schedule, Trial
 from medshield.versions import versions
 
-ARMS = ("clean", "protected", "random noise")
 SCHEMA_VERSION = 1
 IMAGES_SEEN = 8_000
 """Training images a victim sees in all, counting repeats, within the limits below."""
@@ -168,12 +166,7 @@ def verify(config: VerifyConfig) -> Evidence:
     notes: list[str] = []
     split = split_by_group(clean, config.seed, notes)
     _check_parts(task, clean, split)
-    epsilon = Fraction(summary["epsilon"])
-    arms = {
-        "clean": _parts(clean, clean, split),
-        "protected": _parts(released, clean, split),
-        "random noise": _parts(_with_noise(clean, task, epsilon, config), clean, split),
-    }
+    arms = arms_of(clean, released, split, task, Fraction(summary["epsilon"]), config.seed)
     schedule = _schedule(config, len(split["train"]))
     asked = [parse_cell(text) for text in config.cells]
     declared = declared_cells(config.threat, task.name)
@@ -182,7 +175,7 @@ def verify(config: VerifyConfig) -> Evidence:
     cache = config.cache or private / "verify" / "trials"
     kept = _trained(task, picked, arms, schedule, cache, config)
     results = [
-        _weigh(task, declared.get(cell, config.threat), cell, kept[cell], arms["clean"], config)
+        _weigh(task, declared.get(cell, config.threat), cell, kept[cell], arms[CLEAN], config)
         for cell in picked
     ]
     not_run = {
@@ -213,7 +206,7 @@ def verify(config: VerifyConfig) -> Evidence:
             task,
             picked[0],
             schedule,
-            arms["clean"],
+            arms[CLEAN],
             released.rows(split["test"]),
             cache,
             config,
@@ -251,20 +244,26 @@ def _trained(
     config: VerifyConfig,
 ) -> dict[Cell, dict[str, list[Trial]]]:
     """Every trial: cell -> arm -> one per seed."""
-    kept: dict[Cell, dict[str, list[Trial]]] = {cell: {arm: [] for arm in arms} for cell in cells}
+    of_cell = {cell: arms_for(cell, arms, config.seed) for cell in cells}
+    kept: dict[Cell, dict[str, list[Trial]]] = {
+        cell: {arm: [] for arm in of_cell[cell]} for cell in cells
+    }
     order = [
-        (cell, arm, number) for cell in cells for arm in arms for number in range(config.seeds)
+        (cell, arm, number)
+        for cell in cells
+        for arm in of_cell[cell]
+        for number in range(config.seeds)
     ]
     jobs = [
         trials.Job(
             task=task,
             cell=cell,
             schedule=schedule,
-            parts=arms[arm],
+            parts=of_cell[cell][arm],
             seed=config.victim_seed(number),
             device=models.pick_device(config.device),
             cache=cache,
-            keep_model=arm == "clean" and cell == cells[0],
+            keep_model=arm == CLEAN and cell == cells[0],
         )
         for cell, arm, number in order
     ]
@@ -353,33 +352,6 @@ def _check_parts(task: Task, clean: Examples, split: dict[str, NDArray[np.int64]
             )
 
 
-def _parts(arm: Examples, clean: Examples, split: dict[str, NDArray[np.int64]]) -> Parts:
-    validation = arm.rows(split["val"])
-    return Parts(
-        train=arm.rows(split["train"]),
-        validation=validation,
-        clean_validation=validation if arm is clean else clean.rows(split["val"]),
-        test=clean.rows(split["test"]),
-    )
-
-
-def _with_noise(clean: Examples, task: Task, epsilon: Fraction, config: VerifyConfig) -> Examples:
-    """Random noise of the same epsilon on every image."""
-    noise = METHODS["random-noise"](
-        Setting(
-            task=task,
-            channels=clean.images.shape[1],
-            size=clean.images.shape[-1],
-            budget=Budget(epsilon),
-            key=Key.from_seed(config.seed),
-            device=models.pick_device("cpu"),
-        )
-    )
-    return replace(
-        clean, images=clean.images + noise.perturb(clean.images, clean.targets, clean.names)
-    )
-
-
 def _schedule(config: VerifyConfig, training_images: int) -> Schedule:
     epochs = config.epochs or min(
         MOST_EPOCHS, max(FEWEST_EPOCHS, IMAGES_SEEN // max(1, training_images))
@@ -407,17 +379,22 @@ def _weigh(
     names = [task.decision] if basic else list(dict.fromkeys([task.decision, task.ranking]))
     selections = [LAST, BEST] if basic else [LAST, BEST, CLEAN_BEST]
     rng = np.random.default_rng(config.seed)
+
+    def predicted(arm: str, selection: str) -> list[Array]:
+        return [trial.predictions[selection] for trial in kept.get(arm, ())]
+
     leakages = tuple(
         measure_leakage(
             task,
             name,
             selection,
-            [trial.predictions[selection] for trial in kept["clean"]],
-            [trial.predictions[selection] for trial in kept["protected"]],
+            predicted(CLEAN, selection),
+            predicted(PROTECTED, selection),
             targets,
             groups,
             floor[name],
             rng,
+            alone=predicted(ALONE, selection),
         )
         for name in names
         for selection in selections
@@ -427,13 +404,13 @@ def _weigh(
         level=level,
         scores={
             arm: {name: _mean_scores(task, kept[arm], name, targets) for name in trials.SELECTIONS}
-            for arm in ARMS
+            for arm in kept
         },
         leakages=leakages,
         decision=task.decision,
         floor=floor[task.decision],
-        fitted=float(np.mean([trial.train_scores[task.decision] for trial in kept["protected"]])),
-        curves={arm: [trial.curves() for trial in kept[arm]] for arm in ARMS},
+        fitted=float(np.mean([trial.train_scores[task.decision] for trial in kept[PROTECTED]])),
+        curves={arm: [trial.curves() for trial in kept[arm]] for arm in kept},
     )
 
 

@@ -21,7 +21,16 @@ FLOORS = [
     {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"}
     | {"cost", "visibility"},
     # The science.
-    {"countermeasures", "evidence", "generator", "methods", "threats", "training", "trials"},
+    {
+        "arms",
+        "countermeasures",
+        "evidence",
+        "generator",
+        "methods",
+        "threats",
+        "training",
+        "trials",
+    },
     # One function and one configuration each.
     {
         "benchmark",

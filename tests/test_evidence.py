@@ -95,6 +95,25 @@ def test_a_ranking_has_the_floor_of_a_coin_whatever_the_constant_scores():
     assert found.floor == 0.5
 
 
+def test_the_floor_is_what_the_trainer_had_anyway():
+    """Trained with the release 0.75, without it 0.65, with all of the clean images 0.95."""
+    rng = np.random.default_rng(0)
+    arms = (predictions(0.95), predictions(0.75, seed=1), TARGETS, GROUPS, FLOOR, rng)
+    alone = predictions(0.65, seed=2)
+    found = measure_leakage(TASK, "balanced_accuracy", "last epoch", *arms, alone=alone)
+    assert found.floor == pytest.approx(0.65, abs=0.03)
+    assert found.estimate == pytest.approx(1 / 3, abs=0.1)
+    assert found.low < found.estimate < found.high
+
+
+def test_clean_images_that_add_nothing_to_a_fifth_of_them_tell_nothing():
+    rng = np.random.default_rng(0)
+    arms = (predictions(0.9), predictions(0.7, seed=1), TARGETS, GROUPS, FLOOR, rng)
+    alone = predictions(0.9, seed=2)
+    found = measure_leakage(TASK, "balanced_accuracy", "last epoch", *arms, alone=alone)
+    assert found.verdict is Verdict.INCONCLUSIVE
+
+
 def test_the_interval_contains_the_truth():
     """Nineteen times in twenty, in experiments whose leakage is known to be 0.4."""
     hits = []

@@ -161,6 +161,16 @@ def test_grey_is_no_cell_of_a_grey_set(noise_release):
         run("verify", noise_release, "--cells", "small_convnet:standard:grey", *quick)
 
 
+def test_mixing_in_clean_data_adds_an_arm_that_has_nothing_else(noise_release):
+    quick = ["--epochs", 1, "--seeds", 1, "--workers", 1, "--json", "-q"]
+    result = run("verify", noise_release, "--cells", "small_convnet:clean-mix", *quick)
+    (cell,) = json.loads(result.stdout)["cells"]
+    assert list(cell["scores"]) == ["clean", "protected", "random noise", "clean fifth alone"]
+    alone = cell["scores"]["clean fifth alone"]["last epoch"]["balanced_accuracy"]["mean"]
+    assert cell["leakage"][0]["floor"] == alone
+    assert Cell("resnet18", "clean-mix") in cells_of("expert", "classification")
+
+
 def test_several_workers_say_what_one_says(noise_release, tmp_path):
     shutil.copytree(noise_release, tmp_path / "release")
     shutil.copytree(noise_release.with_name("noisy.private"), tmp_path / "release.private")
