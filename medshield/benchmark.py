@@ -22,7 +22,7 @@ from medshield.private import make_private_folder
 from medshield.protect import ProtectConfig, protect
 from medshield.tables import columns
 from medshield.threats import parse_cell
-from medshield.trials import BEST, LAST
+from medshield.trials import BEST, LAST, weights_of
 from medshield.verify import VerifyConfig, finite, verify
 
 HEADER = ("set", "method", "eps", "cell", "arm", "score", "last", "sd", "best", "best sd", "n")
@@ -40,6 +40,7 @@ class BenchmarkConfig:
         seed: of keys and victims.
         annotations: where labels or masks are.
         device, workers, min_ssim: as for `protect`.
+        weights: as for `verify`.
     """
 
     source: Path
@@ -56,6 +57,7 @@ class BenchmarkConfig:
     device: str = "auto"
     workers: int = 2
     min_ssim: float | None = None
+    weights: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
         InputError: the source or the output can't be used.
     """
     make_private_folder(config.output)
+    cells = [parse_cell(cell) for cell in config.cells]
+    weights_of(cells, config.weights, config.output / "trials", required=True)
     rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     verdicts = []
     spent: list[Spent] = []
@@ -201,4 +205,5 @@ def _verify_config(config: BenchmarkConfig, release: Path) -> VerifyConfig:
         device=config.device,
         workers=config.workers,
         cache=config.output / "trials",
+        weights=config.weights,
     )

@@ -28,6 +28,7 @@ from medshield.cli_options import (
     source_argument,
     talking,
     uid_option,
+    weights_option,
 )
 from medshield.errors import InputError, MedshieldError
 from medshield.text import printable
@@ -302,6 +303,7 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
 @option("--adv-eps", default="4/255", show_default=True, help="Radius of adversarial training.")
 @option("--adv-steps", type=click.IntRange(1), default=3, show_default=True, help="Its steps.")
 @option("-o", "--output", type=FOLDER, help="Folder of the report; the private folder if absent.")
+@weights_option
 @labelling
 @running
 @talking
@@ -335,6 +337,7 @@ def verify(release: Path | None, **values: Any) -> int:
         annotations=labels if labels != type(labels)() else None,
         device=values["device"],
         workers=values["workers"],
+        weights=values["weights"],
     )
     evidence = run(config)
     folder = values["output"] or Places(release.resolve()).private / "verify"
@@ -367,6 +370,7 @@ def verify(release: Path | None, **values: Any) -> int:
 @option("--image-size", type=click.IntRange(32, 2048), help="Side of grid and input, px.")
 @option("--adv-steps", type=click.IntRange(1), default=3, show_default=True)
 @min_ssim_option
+@weights_option
 @labelling
 @running
 @talking
@@ -411,6 +415,7 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
                 annotations=_annotation_options(values),
                 device=values["device"],
                 workers=values["workers"],
+                weights=values["weights"],
             )
         )
         for name, folder in sources.items()

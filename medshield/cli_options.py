@@ -64,12 +64,20 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     own = {_plain(name): value for name, value in tables.get(context.info_name or "", {}).items()}
     known = _option_names(context.command)
     _refuse_unknown(path, "option", set(own), set(known))
+    repeatable = {parameter.name for parameter in context.command.params if parameter.multiple}
     context.default_map = {
-        known[name]: ",".join(map(str, value)) if isinstance(value, list) else value
+        known[name]: _option_value(value, repeatable=known[name] in repeatable)
         for name, value in (shared | own).items()
         if name in known
     }
     return path
+
+
+def _option_value(value: Any, *, repeatable: bool) -> Any:
+    """As click takes it: a list for an option that may be repeated, else joined by commas."""
+    if repeatable:
+        return value if isinstance(value, list) else [value]
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _plain(key: str) -> str:
@@ -169,6 +177,13 @@ preview_option = option(
     type=FOLDER,
     metavar="FILE.png",
     help="Draw a contact sheet of some images there; it shows clean images.",
+)
+weights_option = option(
+    "--weights",
+    multiple=True,
+    type=FOLDER,
+    metavar="FILE|NAME=FILE",
+    help="ImageNet weights of a pretrained victim; downloaded if absent. May be repeated.",
 )
 running = options(
     option(

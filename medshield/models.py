@@ -58,19 +58,19 @@ def _unet(encoder: str) -> Callable[[int, int], nn.Module]:
     return build
 
 
+TIMM_NAMES = {
+    "resnet18": "resnet18",
+    "densenet121": "densenet121",
+    "convnext_atto": "convnext_atto",
+    "vgg11_bn": "vgg11_bn",
+    "efficientnet_b0": "efficientnet_b0",
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+    "mobilenetv3_small_100": "mobilenetv3_small_100",
+}
+"""Classifiers that timm builds, and has ImageNet weights for, by the name that they have here."""
 CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {
     "small_convnet": small_convnet,
-    **{
-        name: _timm(name)
-        for name in (
-            "resnet18",
-            "densenet121",
-            "convnext_atto",
-            "vgg11_bn",
-            "efficientnet_b0",
-            "mobilenetv3_small_100",
-        )
-    },
+    **{name: _timm(timm_name) for name, timm_name in TIMM_NAMES.items()},
 }
 SEGMENTERS: dict[str, Callable[[int, int], nn.Module]] = {
     "unet_resnet18": _unet("resnet18"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from medshield import models
 from medshield.countermeasures import COUNTERMEASURES
 from medshield.errors import InputError
-from medshield.trials import CLEAN_MIX, TRAININGS, Cell
+from medshield.trials import CLEAN_MIX, FINE_TUNED, PROBE, TRAININGS, Cell
 
 LEVELS = ("basic", "determined", "expert")
 
@@ -15,12 +15,17 @@ VICTIMS = {
     "segmentation": ("unet_resnet18", "unet_mobilenet"),
 }
 
+PRETRAINED = (
+    Cell("efficientnet_lite0", FINE_TUNED),
+    Cell("efficientnet_lite0", PROBE),
+    Cell("resnet18", FINE_TUNED),
+)
 DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
 EXPERT_COUNTERMEASURES = ("class-spectra",)
 
 NOT_YET: dict[str, tuple[str, ...]] = {
     "basic": (),
-    "determined": ("pretrained backbones, fine-tuned and as frozen probes",),
+    "determined": (),
     "expert": (
         "purification",
         "orthogonal projection",
@@ -45,7 +50,8 @@ def cells_of(level: str, task: str) -> tuple[Cell, ...]:
     if level == "determined":
         hardened = [Cell(first, training) for training in DETERMINED_TRAININGS]
         names = [name for name in COUNTERMEASURES if name not in EXPERT_COUNTERMEASURES]
-        return (*hardened, *(Cell(first, "standard", name) for name in names))
+        started = () if task == "segmentation" else PRETRAINED
+        return (*hardened, *started, *(Cell(first, "standard", name) for name in names))
     further = (Cell(first, "standard", name) for name in EXPERT_COUNTERMEASURES)
     return (Cell(first, CLEAN_MIX), *further)
 
@@ -59,7 +65,7 @@ def parse_cell(text: str) -> Cell:
     """Read victim[:training[:countermeasure]].
 
     Raises:
-        InputError: a part is unknown.
+        InputError: a part is unknown, or the victim has no ImageNet weights.
     """
     parts = text.strip().split(":")
     known = (
@@ -72,4 +78,9 @@ def parse_cell(text: str) -> Cell:
     for part, choices in zip(parts, known, strict=False):
         if part not in choices:
             raise InputError(f"--cells: {part!r} is none of {', '.join(sorted(choices))}")
-    return Cell(*parts)
+    cell = Cell(*parts)
+    if cell.is_pretrained and cell.victim not in models.TIMM_NAMES:
+        raise InputError(
+            f"--cells: {text!r}: ImageNet weights are for {', '.join(models.TIMM_NAMES)}"
+        )
+    return cell

@@ -6,7 +6,7 @@ model (for a learning curve, or to stop) simply looks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -72,9 +72,23 @@ class Recipe:
     colour_jitter: bool = False
     countermeasures: tuple[Countermeasure, ...] = ()
 
+    def augmented(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as the model gets it: flipped, shifted, jittered, and under countermeasures."""
+        images, targets = flip_and_shift(images, targets)
+        if self.colour_jitter:
+            images = jitter_colours(images)
+        for countermeasure in self.countermeasures:
+            images, targets = countermeasure.on_train_batch(images, targets)
+        return images, targets
+
 
 def train(
-    model: nn.Module, task: Task, images: Tensor, targets: Tensor, recipe: Recipe
+    model: nn.Module,
+    task: Task,
+    images: Tensor,
+    targets: Tensor,
+    recipe: Recipe,
+    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Iterator[float]:
     """Train in place; yields the mean loss of each epoch as soon as it is over.
 
@@ -84,7 +98,9 @@ def train(
         images: (n, channels, side, side) in [0, 1].
         targets: as the task has them.
         recipe: how to train.
+        augment: makes what the model takes, and its targets, of each batch; None for the recipe's.
     """
+    augment = augment or recipe.augmented
     batch_size = min(recipe.batch_size, max(SMALLEST_BATCH, len(images) // STEPS_AN_EPOCH))
     steps = max(1, len(images) // batch_size)
     optimiser = torch.optim.AdamW(
@@ -102,11 +118,7 @@ def train(
         total = 0.0
         for step in range(steps):
             rows = order[step * batch_size :][:batch_size].to(images.device)
-            batch, truth = flip_and_shift(images[rows], targets[rows])
-            if recipe.colour_jitter:
-                batch = jitter_colours(batch)
-            for countermeasure in recipe.countermeasures:
-                batch, truth = countermeasure.on_train_batch(batch, truth)
+            batch, truth = augment(images[rows], targets[rows])
             if recipe.adversarial:
                 batch = recipe.adversarial.attack(model, task, batch, truth)
             loss = task.loss(model(batch), truth).mean()

@@ -21,12 +21,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from medshield import models
+from medshield import models, pretrained
 from medshield.budget import Budget
 from medshield.cost import Cost
 from medshield.countermeasures import COUNTERMEASURES, Countermeasure
 from medshield.dataset.examples import Examples
+from medshield.errors import InputError
+from medshield.pretrained import SMALLEST_SIDE, PretrainedVictim, Weights
 from medshield.private import make_private_folder
+from medshield.probing import Probe
 from medshield.randomness import seeded
 from medshield.tasks import Array, Task
 from medshield.training import AdversarialTraining, Recipe, predict, train
@@ -40,7 +43,10 @@ ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius
 """Adversarial training of a given radius; plain "adversarial" takes the schedule's."""
 CLEAN_MIX = "clean-mix"
 """Standard training, a fifth of the images clean in every arm."""
-TRAININGS = ("standard", "adversarial", *ADVERSARIES, CLEAN_MIX)
+FINE_TUNED, PROBE = "fine-tuned", "probe"
+LEARNING_RATES = {FINE_TUNED: 3e-4, PROBE: 1e-2}
+"""Peaks of the trainings that start from ImageNet; its features would not survive a larger one."""
+TRAININGS = ("standard", "adversarial", *ADVERSARIES, CLEAN_MIX, *LEARNING_RATES)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,11 @@ class Cell:
     def is_plain(self) -> bool:
         """Whether the trainer does nothing unusual, as the `basic` level has it."""
         return self.training == "standard" and self.countermeasure == "none"
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the victim starts from ImageNet, for which weights are needed."""
+        return self.training in LEARNING_RATES
 
     @property
     def countermeasures(self) -> tuple[Countermeasure, ...]:
@@ -98,6 +109,8 @@ class Schedule:
         usual = Recipe(self.standard, colour_jitter=True, countermeasures=cell.countermeasures)
         if cell.training in ("standard", CLEAN_MIX):
             return usual
+        if cell.is_pretrained:
+            return replace(usual, learning_rate=LEARNING_RATES[cell.training])
         adversary = ADVERSARIES.get(cell.training, self.adversary)
         return replace(
             usual,
@@ -165,6 +178,7 @@ class Job:
         device: where to train.
         cache: folder of finished trials.
         keep_model: keep the last epoch's weights, too.
+        weights: that the victim starts from, where the cell is a pretrained one.
     """
 
     task: Task
@@ -175,6 +189,7 @@ class Job:
     device: torch.device
     cache: Path
     keep_model: bool = False
+    weights: Weights | None = None
 
     @property
     def place(self) -> Path:
@@ -182,6 +197,7 @@ class Job:
         digest = hashlib.blake2b(digest_size=16)
         words = [TRIAL_VERSION, torch.__version__, self.task.name, str(self.task.classes)]
         words += [str(self.seed), self.cell.name, str(self.schedule.recipe(self.cell))]
+        words += [self.weights.sha256, str(SMALLEST_SIDE)] if self.weights else []
         digest.update("\0".join(words).encode())
         parts = self.parts
         for part in (parts.train, parts.validation, parts.clean_validation, parts.test):
@@ -195,8 +211,7 @@ class Job:
         weights = path.with_suffix(WEIGHTS_SUFFIX)
         if path.is_file() and (weights.is_file() or not self.keep_model):
             return _load(path)
-        recipe = self.schedule.recipe(self.cell)
-        trial, model = _train(self.task, self.cell, recipe, self.parts, self.seed, self.device)
+        trial, model = _train(self)
         make_private_folder(self.cache)
         if self.keep_model:
             state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
@@ -206,10 +221,33 @@ class Job:
 
     def kept_model(self) -> nn.Module:
         """The model of a finished trial that was run with `keep_model`, on the CPU."""
-        channels = self.parts.train.images.shape[1]
-        model = models.build(self.cell.victim, channels, self.task.outputs)
+        model = _fresh_victim(replace(self, weights=None))
         model.load_state_dict(load_file(self.place.with_suffix(WEIGHTS_SUFFIX)))
         return model
+
+
+def weights_of(
+    cells: Sequence[Cell], given: Sequence[Path], folder: Path, *, required: bool
+) -> tuple[dict[Cell, Weights], dict[Cell, str]]:
+    """ImageNet weights of the cells that start from them, and why the others can't be run.
+
+    Args:
+        cells: of any kind.
+        given: files, as in `--weights`.
+        folder: keeps what was downloaded.
+        required: whether to raise where there are none.
+
+    Raises:
+        InputError: a file can't be used, or there are no weights and they are required.
+    """
+    wanting = [cell for cell in cells if cell.is_pretrained]
+    found, lacking = pretrained.find_weights({cell.victim for cell in wanting}, given, folder)
+    if required and lacking:
+        raise InputError("; ".join(lacking.values()))
+    return (
+        {cell: found[cell.victim] for cell in wanting if cell.victim in found},
+        {cell: lacking[cell.victim] for cell in wanting if cell.victim in lacking},
+    )
 
 
 def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Trial]:
@@ -244,13 +282,21 @@ def _prepared(
     return replace(recipe, countermeasures=fitted), replace(released, images=images.cpu())
 
 
-def _train(
-    task: Task, cell: Cell, recipe: Recipe, parts: Parts, seed: int, device: torch.device
-) -> tuple[Trial, nn.Module]:
-    recipe, training_part = _prepared(task, recipe, parts.train, device)
+def _fresh_victim(job: Job) -> nn.Module:
+    """Untrained, or as it comes from ImageNet; on the CPU."""
+    if job.cell.is_pretrained:
+        return pretrained.build(job.cell.victim, job.task.outputs, job.weights)
+    return models.build(job.cell.victim, job.parts.train.images.shape[1], job.task.outputs)
+
+
+def _train(job: Job) -> tuple[Trial, nn.Module]:
+    task, parts, device = job.task, job.parts, job.device
+    recipe, training_part = _prepared(task, job.schedule.recipe(job.cell), parts.train, device)
     images, targets = training_part.images.to(device), training_part.targets.to(device)
 
     def predicted(part: Examples) -> Array:
+        if probe:
+            return probe.predicted(part)
         return predict(
             model, task, part.images.to(device), part.targets.to(device), recipe.countermeasures
         )
@@ -260,9 +306,15 @@ def _train(
 
     cost = Cost()
     losses, validation, clean_validation, test, predictions = [], [], [], [], []
-    with seeded(seed):
-        model = models.build(cell.victim, images.shape[1], task.outputs).to(device)
-        for loss in cost.over(train(model, task, images, targets, recipe)):
+    with seeded(job.seed):
+        model = _fresh_victim(job).to(device)
+        probe = None
+        if isinstance(model, PretrainedVictim) and job.cell.training == PROBE:
+            probe = Probe(model, task, recipe)
+            epochs = probe.train(images, targets)
+        else:
+            epochs = train(model, task, images, targets, recipe)
+        for loss in cost.over(epochs):
             losses.append(loss)
             validation.append(scored(parts.validation))
             same = parts.clean_validation is parts.validation

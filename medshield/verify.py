@@ -31,6 +31,7 @@ from medshield.formats import IntensityRange
 from medshield.formats.base import READ_ONLY
 from medshield.manifest import Record, read_release
 from medshield.places import CONFIGURATION, Places
+from medshield.pretrained import Weights
 from medshield.private import make_private_folder
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Array, Task
@@ -64,6 +65,7 @@ class VerifyConfig:
         device: auto, cpu or cuda.
         workers: files read, and on a CPU victims trained, at a time.
         cache: finished trials; None for the private folder.
+        weights: files of ImageNet weights, FILE or NAME=FILE; what is missing is downloaded.
     """
 
     release: Path | None = None
@@ -80,6 +82,7 @@ class VerifyConfig:
     device: str = "auto"
     workers: int = 2
     cache: Path | None = None
+    weights: tuple[Path, ...] = ()
 
     def victim_seed(self, number: int) -> int:
         """The seed of the number-th training of each arm."""
@@ -173,14 +176,20 @@ def verify(config: VerifyConfig) -> Evidence:
     picked = _applicable(asked or list(declared), task, clean, notes)
     declared = {cell: declared[cell] for cell in _applicable(list(declared), task, clean, [])}
     cache = config.cache or private / "verify" / "trials"
-    kept = _trained(task, picked, arms, schedule, cache, config)
+    weights, lacking = trials.weights_of(picked, config.weights, cache, required=bool(asked))
+    picked = [cell for cell in picked if cell not in lacking]
+    kept = _trained(task, picked, arms, schedule, cache, config, weights)
     results = [
         _weigh(task, declared.get(cell, config.threat), cell, kept[cell], arms[CLEAN], config)
         for cell in picked
     ]
     not_run = {
         level: (
-            *(cell.name for cell in declared if declared[cell] == level and cell not in picked),
+            *(
+                f"{cell.name}: {lacking[cell]}" if cell in lacking else cell.name
+                for cell in declared
+                if declared[cell] == level and cell not in picked
+            ),
             *NOT_YET[level],
         )
         for level in levels_up_to(config.threat)
@@ -195,6 +204,7 @@ def verify(config: VerifyConfig) -> Evidence:
         "examples": {part: len(rows) for part, rows in split.items()},
         "patients": {part: len(np.unique(clean.groups[rows])) for part, rows in split.items()},
         "notes": notes,
+        "weights": {cell.victim: weights[cell].facts() for cell in weights},
         "seeds": config.seeds,
         "image_size": clean.images.shape[-1],
         "epochs": {"standard": schedule.standard, "adversarial": schedule.adversarial},
@@ -210,6 +220,7 @@ def verify(config: VerifyConfig) -> Evidence:
             released.rows(split["test"]),
             cache,
             config,
+            weights.get(picked[0]),
         ),
         "cost": {cell.name: _training_cost(kept[cell]) for cell in picked},
         "fidelity": _fidelity(records),
@@ -242,6 +253,7 @@ def _trained(
     schedule: Schedule,
     cache: Path,
     config: VerifyConfig,
+    weights: dict[Cell, Weights],
 ) -> dict[Cell, dict[str, list[Trial]]]:
     """Every trial: cell -> arm -> one per seed."""
     of_cell = {cell: arms_for(cell, arms, config.seed) for cell in cells}
@@ -264,6 +276,7 @@ def _trained(
             device=models.pick_device(config.device),
             cache=cache,
             keep_model=arm == CLEAN and cell == cells[0],
+            weights=weights.get(cell),
         )
         for cell, arm, number in order
     ]
@@ -443,13 +456,15 @@ def _use(
     released_test: Examples,
     cache: Path,
     config: VerifyConfig,
+    weights: Weights | None,
 ) -> dict[str, Any]:
     """Models trained on clean images, scored on clean and on protected test images."""
     scores: dict[str, list[float]] = {"on_clean": [], "on_protected": []}
     for number in range(config.seeds):
         device = models.pick_device(config.device)
         seed = config.victim_seed(number)
-        model = trials.Job(task, cell, schedule, parts, seed, device, cache).kept_model()
+        job = trials.Job(task, cell, schedule, parts, seed, device, cache, weights=weights)
+        model = job.kept_model()
         for name, part in (("on_clean", parts.test), ("on_protected", released_test)):
             found = predict(model, task, part.images, part.targets)
             scores[name].append(task.scores(found, part.targets.numpy())[task.decision])

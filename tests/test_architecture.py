@@ -19,7 +19,7 @@ FLOORS = [
     {"audit", "formats"},
     # What a folder holds, and measures.
     {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"}
-    | {"cost", "visibility"},
+    | {"cost", "pretrained", "visibility"},
     # The science.
     {
         "arms",
@@ -27,6 +27,7 @@ FLOORS = [
         "evidence",
         "generator",
         "methods",
+        "probing",
         "threats",
         "training",
         "trials",
