@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from medshield import cost_table
-from medshield.cost_table import Spent
 from medshield.arms import ALONE, CLEAN, NOISE
+from medshield.cost_table import Spent
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.evidence import CellResult
 from medshield.private import make_private_folder

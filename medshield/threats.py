@@ -21,7 +21,7 @@ PRETRAINED = (
     Cell("resnet18", FINE_TUNED),
 )
 DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
-EXPERT_COUNTERMEASURES = ("class-spectra",)
+EXPERT_COUNTERMEASURES = ("class-spectra", "strong")
 
 NOT_YET: dict[str, tuple[str, ...]] = {
     "basic": (),

@@ -86,7 +86,7 @@ def test_filters_are_for_test_images_too(name):
     assert torch.equal(in_testing(name, images), in_training(name, task, images, targets)[0])
 
 
-@pytest.mark.parametrize("name", ["crop", "cutout", "mixup", "cutmix", "class-means"])
+@pytest.mark.parametrize("name", ["crop", "cutout", "mixup", "cutmix", "class-means", "strong"])
 def test_what_is_done_in_training_alone_leaves_test_images(name):
     assert torch.equal(in_testing(name, noise(3)), noise(3))
 
@@ -263,3 +263,11 @@ def test_effects_are_those_of_all_images_however_many_are_held_at_a_time(monkeyp
     monkeypatch.setattr("medshield.countermeasures.statistics.AT_ONCE", 7)
     parts = COUNTERMEASURES["class-spectra"].on_training_set(images, targets)
     assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_strong_draws_for_each_image():
+    task, targets = TASKS["classification"]
+    images = smooth(3)[:1].expand(COUNT, -1, -1, -1)
+    changed, _ = in_training("strong", task, images, targets)
+    kinds = {round(distance(one, images[0]), 4) for one in changed}
+    assert len(kinds) > COUNT / 2

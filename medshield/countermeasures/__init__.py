@@ -13,6 +13,7 @@ from medshield.countermeasures.filters import (
 from medshield.countermeasures.mixing import CutMix, Cutout, Mixup
 from medshield.countermeasures.sampling import Crop, Resize
 from medshield.countermeasures.statistics import ClassMeans, ClassSpectra, Notch
+from medshield.countermeasures.strong import Strong
 
 COUNTERMEASURES: dict[str, Countermeasure] = {
     countermeasure.name: countermeasure
@@ -35,6 +36,7 @@ COUNTERMEASURES: dict[str, Countermeasure] = {
         Notch(),
         ClassMeans(),
         ClassSpectra(),
+        Strong(),
     )
 }
 
