@@ -13,11 +13,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from medshield import cost_table
+from medshield import cost_table, frontier
 from medshield.arms import ALONE, CLEAN, NOISE
 from medshield.cost_table import Spent
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.evidence import CellResult
+from medshield.frontier import Point
 from medshield.private import make_private_folder
 from medshield.protect import ProtectConfig, protect
 from medshield.tables import columns
@@ -68,11 +69,13 @@ class BenchmarkTable:
         rows: one per set, method, eps, cell, arm and score; see HEADER.
         verdicts: (method, eps, cell, verdict, why).
         costs: one per method and eps, and first that of training one victim; see `cost_table`.
+        points: how visible each release is, and what it leaks.
     """
 
     rows: tuple[tuple[Any, ...], ...]
     verdicts: tuple[tuple[str, str, str, str, str], ...]
     costs: tuple[tuple[Any, ...], ...] = ()
+    points: tuple[Point, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The table as plain data."""
@@ -81,11 +84,12 @@ class BenchmarkTable:
             "rows": [dict(zip(HEADER, row, strict=True)) for row in self.rows],
             "verdicts": [dict(zip(names, row, strict=True)) for row in self.verdicts],
             "cost": [dict(zip(cost_table.HEADER, row, strict=True)) for row in self.costs],
+            "frontier": [point.to_json() for point in self.points],
         }
         return finite(document)  # type: ignore[no-any-return]
 
     def to_markdown(self) -> str:
-        """Last epoch (best epoch on released data) of every score, arms as rows; and the cost."""
+        """Every score at the last epoch (best epoch on released data); cost; visibility."""
         return "\n\n".join(_markdown(lines) for lines in self._tables())
 
     def to_text(self) -> str:
@@ -93,7 +97,7 @@ class BenchmarkTable:
         return "\n\n".join(columns(lines) for lines in self._tables())
 
     def _tables(self) -> list[list[list[str]]]:
-        return [self._score_lines(), cost_table.lines(self.costs)]
+        return [self._score_lines(), cost_table.lines(self.costs), frontier.lines(self.points)]
 
     def _score_lines(self) -> list[list[str]]:
         scores = list(dict.fromkeys(row[5] for row in self.rows))
@@ -127,7 +131,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def run(config: BenchmarkConfig) -> BenchmarkTable:
-    """Protect and verify every combination, and write table.csv, table.md, table.json and reports.
+    """Protect and verify every combination, and write tables, frontier.png and reports.
 
     Raises:
         InputError: the source or the output can't be used.
@@ -138,6 +142,7 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     verdicts = []
     spent: list[Spent] = []
+    points = []
     for epsilon in config.epsilons:
         for method in config.methods:
             release = config.output / f"{method}-{str(epsilon).replace('/', '-')}"
@@ -147,17 +152,21 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
             report = json.dumps(evidence.to_json(), default=str)
             (config.output / f"{release.name}.json").write_text(report)
             spent.append(Spent.on(method, epsilon, release, evidence))
+            points.append(Point.of(method, str(epsilon), evidence))
             for result in evidence.cells:
                 verdict, why = result.judged(result.level)
                 verdicts.append((method, str(epsilon), result.cell.name, str(verdict), why))
                 for row in _rows(config.source.name, method, str(epsilon), result):
                     rows[row[:6]] = row
-    table = BenchmarkTable(tuple(rows.values()), tuple(verdicts), tuple(cost_table.rows(spent)))
+    table = BenchmarkTable(
+        tuple(rows.values()), tuple(verdicts), tuple(cost_table.rows(spent)), tuple(points)
+    )
     with (config.output / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
         writer.writerows(table.rows)
     (config.output / "table.md").write_text(table.to_markdown() + "\n")
+    frontier.draw(points, config.output / "frontier.png")
     (config.output / "table.json").write_text(json.dumps(table.to_json(), indent=1) + "\n")
     return table
 

@@ -27,6 +27,7 @@ from medshield.dataset.examples import Examples
 from medshield.dataset.scan import Scan, scan
 from medshield.errors import InputError, RefusedFile
 from medshield.evidence import CellResult, Verdict, measure_leakage, summarise, worst
+from medshield.fidelity import fidelity
 from medshield.formats import IntensityRange
 from medshield.formats.base import READ_ONLY
 from medshield.manifest import Record, read_release
@@ -223,7 +224,7 @@ def verify(config: VerifyConfig) -> Evidence:
             weights.get(picked[0]),
         ),
         "cost": {cell.name: _training_cost(kept[cell]) for cell in picked},
-        "fidelity": _fidelity(records),
+        "fidelity": fidelity(records, found, release),
         "seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
     }
@@ -476,17 +477,6 @@ def _training_cost(arms: dict[str, list[Trial]]) -> dict[str, float] | None:
     """What training one victim of a cell cost in the mean."""
     found = mean_cost(trial.cost for trials in arms.values() for trial in trials)
     return found.to_json() if found else None
-
-
-def _fidelity(records: Sequence[Record]) -> dict[str, Any]:
-    """PSNR and SSIM over the protected files."""
-    facts: dict[str, Any] = {}
-    for name in ("psnr", "ssim"):
-        values = [getattr(record, name) for record in records if record.status == "protected"]
-        known = [value for value in values if value is not None]
-        if known:
-            facts[name] = {"median": float(np.median(known)), "worst": float(min(known))}
-    return facts
 
 
 def write_report(evidence: Evidence, folder: Path) -> Path:

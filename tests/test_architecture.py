@@ -43,7 +43,7 @@ FLOORS = [
         "preview",
         "protect",
     }
-    | {"release_writer", "tables", "verify"},
+    | {"fidelity", "frontier", "release_writer", "tables", "verify"},
     # The command line.
     {"cli", "cli_options", "__main__"},
 ]
