@@ -108,6 +108,13 @@ def test_a_folder_without_labels_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize("training", ["clean-mix", "fine-tuned"])
+def test_a_victim_that_needs_more_than_its_arm_is_refused(training, folder, capsys):
+    arguments = ("keys", str(folder), "--method", "synthetic", "--victim", f"resnet18:{training}")
+    assert main(arguments) == 2
+    assert "medshield verify --cells" in capsys.readouterr().err
+
+
 def test_halves_part_no_patient_and_no_class():
     some = examples(noise(0))
     some.groups[:] = np.arange(16) // 4 * 2 + np.arange(16) % 2

@@ -19,9 +19,10 @@ from pathlib import Path
 from medshield import progress
 from medshield.budget import parse_epsilon
 from medshield.dataset.annotations import AnnotationOptions
-from medshield.errors import MedshieldError
+from medshield.errors import InputError, MedshieldError
 from medshield.methods import METHODS
 from medshield.threats import parse_cell
+from medshield.trials import CLEAN_MIX, Cell
 from tests.tools.protection import key_spread, resolution, secrecy, unseen
 from tests.tools.protection.study import Options, threads
 from tests.tools.tables import renew
@@ -65,6 +66,21 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+def victim(text: str) -> Cell:
+    """A cell whose victims need nothing but the images of their arm.
+
+    Raises:
+        InputError: no such cell, or one that trains on more than that.
+    """
+    cell = parse_cell(text)
+    if cell.is_pretrained or cell.training == CLEAN_MIX:
+        raise InputError(
+            f"--victim: {text!r} starts from weights or mixes clean images in, which these tables "
+            "do not; measure it with `medshield verify --cells`"
+        )
+    return cell
+
+
 def options_of(values: argparse.Namespace, scratch: Path) -> Options:
     """What was asked for.
 
@@ -88,7 +104,7 @@ def options_of(values: argparse.Namespace, scratch: Path) -> Options:
         limit=values.limit,
         image_size=values.image_size,
         effort=values.effort,
-        cell=parse_cell(values.victim) if values.victim else None,
+        cell=victim(values.victim) if values.victim else None,
         epochs=values.epochs,
         seeds=values.seeds,
         seed=values.seed,
