@@ -73,8 +73,10 @@ def cli() -> None:
 def _annotation_options(values: dict[str, Any]) -> Any:
     from medshield.dataset.annotations import AnnotationOptions
 
+    no_labels = values["labels"] == Path("none")
     return AnnotationOptions(
-        labels=values["labels"],
+        labels=None if no_labels else values["labels"],
+        no_labels=no_labels,
         path_column=values["path_col"],
         label_column=values["label_col"],
         patient_column=values["patient_col"],

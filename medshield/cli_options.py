@@ -108,7 +108,13 @@ def _note_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
 source_argument = click.argument("source", type=FOLDER)
 
 labelling = options(
-    option("--labels", type=FOLDER, help="CSV with a label per image; found by itself if absent."),
+    option(
+        "--labels",
+        type=FOLDER,
+        metavar="CSV|none",
+        help="CSV with a label per image; found by itself if absent. none: use no labels, but "
+        "clusters of images that look alike, which protects less.",
+    ),
     option("--path-col", help="Its column of image paths."),
     option("--label-col", help="Its column of labels, or several finding columns: A,B,C."),
     option("--patient-col", help="Its column of patients; images of one patient stay together."),

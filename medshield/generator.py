@@ -7,6 +7,7 @@ whoever has it can compute the perturbation of every image and take it away.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from medshield.budget import Budget, parse_epsilon
+from medshield.clusters import Clusters
 from medshield.errors import InputError
 from medshield.formats import IntensityRange
 from medshield.keys import KEY_BYTES, Key
@@ -29,6 +32,8 @@ DESCRIPTION = "generator.json"
 WEIGHTS = "weights.safetensors"
 KEY = "key"
 FORMAT_VERSION = 1
+OF_CLUSTERS = "clusters."
+"""Names of the clusters' tensors begin so."""
 UNREADABLE = (
     *(ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError),
     *(SafetensorError, InputError),
@@ -42,18 +47,28 @@ class Generator:
     Attributes:
         method: fitted.
         ranges: the intensity range of each kind of image it was fitted on.
+        clusters: tells the class of an image where no labels are used; None where they are.
     """
 
     method: Method
     ranges: dict[str, IntensityRange]
+    clusters: Clusters | None = None
+
+    def perturb(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
+        """As `Method.perturb`; `targets` play no part where clusters stand in for them."""
+        if self.clusters:
+            targets = self.clusters.assign(images)
+        return self.method.perturb(images, targets, names)
 
     def save(self, folder: Path) -> None:
         """Write the folder, mode 0700; its description comes last and marks it as complete."""
         setting = self.method.setting
         make_private_folder(folder)
         write_private(folder / KEY, setting.key.secret.hex().encode() + b"\n")
-        state = {name: value.contiguous() for name, value in self.method.state().items()}
-        save_file(state, folder / WEIGHTS)
+        state = self.method.state()
+        if self.clusters:
+            state |= {OF_CLUSTERS + name: v for name, v in self.clusters.state().items()}
+        save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS)
         (folder / WEIGHTS).chmod(0o600)
         description = {
             "format_version": FORMAT_VERSION,
@@ -83,7 +98,14 @@ class Generator:
                 device=device,
             )
             method = METHODS[description["method"]](setting)
-            method.load(load_file(folder / WEIGHTS))
+            state = load_file(folder / WEIGHTS)
+            known = {name: state.pop(name) for name in list(state) if name.startswith(OF_CLUSTERS)}
+            method.load(state)
+            clusters = (
+                Clusters(**{name.removeprefix(OF_CLUSTERS): v for name, v in known.items()})
+                if not description.get("labels_used", True)
+                else None
+            )
             ranges = {k: IntensityRange(*v) for k, v in description["intensity"].items()}
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(
@@ -94,7 +116,7 @@ class Generator:
             raise InputError(
                 f"{folder}: the generator can't be read ({type(error).__name__}); fit it again"
             ) from None
-        return cls(method, ranges)
+        return cls(method, ranges, clusters)
 
     def facts(self) -> dict[str, Any]:
         """What it was fitted for, without the key."""
@@ -102,6 +124,7 @@ class Generator:
         return {
             "method": self.method.name,
             "task": setting.task.name,
+            "labels_used": self.clusters is None,
             "classes": list(setting.task.classes),
             "channels": setting.channels,
             "size": setting.size,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from medshield import __version__, journal, manifest, progress
 from medshield.budget import Budget
+from medshield.clusters import Clusters
 from medshield.dataset import examples
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.dataset.scan import Scan, SourceFile, scan
@@ -166,7 +167,7 @@ def plan(config: ProtectConfig) -> Scan:
 def _plan(config: ProtectConfig, generator: Generator | None) -> Scan:
     epsilon, annotations = config.epsilon, config.annotations
     known = generator.method.setting if generator else None
-    if known:
+    if generator and known:
         if epsilon is not None and epsilon != known.budget.epsilon:
             raise InputError(
                 f"--eps: the generator was fitted for {epsilon_text(known.budget.epsilon)}; "
@@ -174,7 +175,8 @@ def _plan(config: ProtectConfig, generator: Generator | None) -> Scan:
             )
         if annotations.task not in ("auto", known.task.name):
             raise InputError(f"--task: the generator was fitted for {known.task.name}")
-        epsilon, annotations = known.budget.epsilon, replace(annotations, task=known.task.name)
+        epsilon = known.budget.epsilon
+        annotations = _as_fitted(annotations, generator)
     if epsilon is None:
         raise InputError("--eps is missing; 8/255 is the usual radius")
     with progress.bar("reading") as update:
@@ -196,6 +198,31 @@ def _plan(config: ProtectConfig, generator: Generator | None) -> Scan:
         why = f" ({len(refused)} refused; the first: {refused[0].path}: {refused[0].reason})"
         raise InputError(f"{config.source}: no image can be protected{why if refused else ''}")
     return found
+
+
+def _as_fitted(annotations: AnnotationOptions, generator: Generator) -> AnnotationOptions:
+    """The options with the task of a generator, and with labels only if it was fitted to some.
+
+    Raises:
+        InputError: the user asks for the other.
+    """
+    if generator.clusters is None and annotations.no_labels:
+        raise InputError(
+            "--labels none: the generator was fitted to labels, and needs them; leave it out, or "
+            "fit another generator with --labels none"
+        )
+    for option, value in (
+        ("--labels", annotations.labels),
+        ("--label-col", annotations.label_column),
+        ("--label-tag", annotations.label_tag),
+    ):
+        if generator.clusters and value is not None:
+            raise InputError(
+                f"{option}: the generator was fitted without labels, and uses none; leave it out, "
+                "or fit another generator with it"
+            )
+    task = generator.method.setting.task.name
+    return replace(annotations, task=task, no_labels=generator.clusters is not None)
 
 
 def _load_generator(config: ProtectConfig) -> Generator | None:
@@ -249,7 +276,8 @@ def _fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str
         effort=config.effort,
     )
     method = METHODS[config.method](setting)
-    if method.trains:
+    clusters = None
+    if method.trains or not found.annotations.labelled:
         frames = _chosen_frames(files, key)
         with progress.bar("loading") as update:
             known = examples.load(
@@ -261,9 +289,16 @@ def _fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str
                 refused=refused,
                 progress=update,
             )
+        targets = known.targets
+        if not found.annotations.labelled:
+            with progress.bar("finding clusters") as update:
+                clusters = Clusters.fit(
+                    known.images, len(setting.task.classes), key, progress=update
+                )
+            targets = clusters.assign(known.images)
         with progress.bar(f"fitting {config.method}") as update:
-            method.fit(known.images, known.targets, lambda share: update(round(1000 * share), 1000))
-    return Generator(method, found.ranges)
+            method.fit(known.images, targets, lambda share: update(round(1000 * share), 1000))
+    return Generator(method, found.ranges, clusters)
 
 
 def _chosen_frames(files: list[SourceFile], key: Key) -> dict[str, NDArray[np.int64]]:
@@ -378,6 +413,7 @@ def _finish(
         "epsilon": epsilon_text(setting.budget.epsilon),
         **({} if config.min_ssim is None else {"min_ssim": config.min_ssim}),
         "task": setting.task.name,
+        "labels_used": generator.clusters is None,
         "intensity": {
             kind: {"low": r.low, "high": r.high, "reason": r.reason}
             for kind, r in sorted(found.ranges.items())

@@ -122,7 +122,7 @@ class ReleaseWriter:
         ]
         names = [name for file, _, _ in ready for name in examples.frame_names(file)]
         targets = torch.cat([target for _, _, target in ready])
-        deltas = self._generator.method.perturb(torch.cat(images), targets, names)
+        deltas = self._generator.perturb(torch.cat(images), targets, names)
         return list(torch.split(deltas, [len(image) for image in images]))
 
     def _not_protected(self, file: SourceFile) -> Finished:

@@ -14,6 +14,7 @@ from medshield.places import Places
 from medshield.text import counted, listed, printable
 
 if TYPE_CHECKING:
+    from medshield.dataset.annotations import Annotations
     from medshield.manifest import Record
     from medshield.preview import Preview
     from medshield.protect import FitOutcome, Outcome
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MOST_NAMED = 10
 MOST_CLASSES = 20
 MOST_RADII = 4
+WEAKER = "protection is weaker than with labels"
 
 
 def columns(rows: list[list[str]]) -> str:
@@ -60,6 +62,7 @@ def scan_text(found: Scan) -> str:
         rows += [
             ("task", found.annotations.task),
             ("classes", listed(facts["class_counts"], MOST_CLASSES)),
+            ("labels", _clusters(found.annotations)),
             ("patients", str(known)),
             ("splits", "" if set(facts["splits"]) == {"none"} else listed(facts["splits"])),
             *(("found", note) for note in found.annotations.notes),
@@ -72,6 +75,16 @@ def scan_text(found: Scan) -> str:
     rows += _left_out([(f.path, plans[f.action], f.reason) for f in found.files if f.reason])
     files = f"{len(found.files)} file{'s' if len(found.files) != 1 else ''}"
     return f"{printable(str(found.source))}: {files}; {counted(actions)}\n{_facts(rows)}"
+
+
+def _clusters(found: Annotations) -> str:
+    """What stands in for labels, and what that costs; nothing where labels are used."""
+    if found.labelled:
+        return ""
+    return (
+        f"none used: images are put into {len(found.classes)} clusters by what they look like; "
+        f"{WEAKER}"
+    )
 
 
 def _radii(found: Scan) -> list[tuple[str, str]]:
@@ -116,6 +129,7 @@ def outcome_text(outcome: Outcome) -> str:
     """What `protect` prints."""
     summary = outcome.summary
     protected = [record for record in outcome.records if record.status == "protected"]
+    labels = "" if summary["labels_used"] else " --labels CSV, where there are labels after all"
     fidelity = []
     for name, unit in (("psnr", " dB"), ("ssim", "")):
         values = sorted(v for r in protected if (v := getattr(r, name)) is not None and v == v)
@@ -123,11 +137,12 @@ def outcome_text(outcome: Outcome) -> str:
             fidelity.append(f"median {name.upper()} {values[len(values) // 2]:.3g}{unit}")
     rows = [
         ("method", f"{summary['method']} at {summary['epsilon']}, {summary['task']}"),
+        ("labels", "" if summary["labels_used"] else f"none used, but clusters; {WEAKER}"),
         *_bounds(protected),
         ("fidelity", ", ".join(fidelity)),
         *_left_out([(r.path, r.status, r.reason or "") for r in outcome.records if r.reason]),
         ("secret", f"{Places(outcome.release).private} holds the key: never publish it"),
-        ("next", f"medshield verify {shlex.quote(str(outcome.release))}"),
+        ("next", f"medshield verify {shlex.quote(str(outcome.release))}{labels}"),
     ]
     return f"{printable(str(outcome.release))}: {_statuses(summary['counts'])}\n{_facts(rows)}"
 
@@ -143,6 +158,7 @@ def fit_text(output: Path, outcome: FitOutcome) -> str:
     rows = [
         ("method", f"{facts['method']} at {facts['epsilon']}, {facts['task']}"),
         ("classes", ", ".join(facts["classes"][:MOST_CLASSES])),
+        ("labels", "" if facts["labels_used"] else f"none used, but clusters; {WEAKER}"),
         *_left_out([(path, "refused", reason) for path, reason in outcome.refused.items()]),
         ("secret", "whoever has it can undo the protection: never publish it"),
         ("next", f"medshield protect SOURCE --generator {shlex.quote(str(output))}"),

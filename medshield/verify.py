@@ -45,6 +45,7 @@ SCHEMA_VERSION = 1
 IMAGES_SEEN = 8_000
 """Training images a victim sees in all, counting repeats, within the limits below."""
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 60
+WITHOUT_LABELS = "protected without labels (--labels none); victims learned labels found since"
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ def verify(config: VerifyConfig) -> Evidence:
     records, summary = read_release(release)
     private = Places(release.resolve()).private
     found = _scan_source(config, private, summary)
-    task = TASKS[summary["task"]](found.annotations.classes if found.annotations else ())
+    assert found.annotations is not None  # noqa: S101 (`_scan_source` saw to it)
+    task = TASKS[found.annotations.task](found.annotations.classes)
     clean, released = _load_both(config, release, found, records)
-    notes: list[str] = []
+    notes = [] if _used_labels(summary) else [WITHOUT_LABELS]
     split = split_by_group(clean, config.seed, notes)
     _check_parts(task, clean, split)
     arms = arms_of(clean, released, split, task, Fraction(summary["epsilon"]), config.seed)
@@ -301,21 +303,50 @@ def _scan_source(config: VerifyConfig, private: Path, summary: dict[str, Any]) -
             "the clean images are not known here (no private folder beside the release); "
             "give --source SOURCE"
         )
-    options = config.annotations or _kept_options(kept)
     ranges = {kind: IntensityRange(**values) for kind, values in summary["intensity"].items()}
     with progress.bar("reading the source") as update:
         found = scan(
             source,
-            replace(options, task=summary["task"]),
+            _victims_options(config, kept, summary),
             epsilon=Fraction(summary["epsilon"]),
             known_ranges=ranges,
             handling=READ_ONLY,
             workers=config.workers,
             progress=update,
         )
+    if found.problem and config.annotations is None and not _used_labels(summary):
+        raise InputError(
+            "the release was made with --labels none, and victims need labels to learn from; "
+            "give --labels CSV"
+        )
     if found.problem:
         raise InputError(found.problem)
     return found
+
+
+def _used_labels(summary: dict[str, Any]) -> bool:
+    return bool(summary.get("labels_used", True))
+
+
+def _victims_options(
+    config: VerifyConfig, kept: dict[str, Any], summary: dict[str, Any]
+) -> AnnotationOptions:
+    """Where to find what victims learn: as told here, or else as `protect` was told.
+
+    A release made with `--labels none` says nothing of labels, so these are looked for anew.
+
+    Raises:
+        InputError: there are to be none.
+    """
+    told = config.annotations
+    if told and told.no_labels:
+        raise InputError(
+            "--labels none: victims need labels to learn from; give --labels CSV, or leave it out "
+            "to have them found"
+        )
+    if _used_labels(summary):
+        return replace(told or _kept_options(kept), task=summary["task"])
+    return told or AnnotationOptions(masks=_kept_options(kept).masks)
 
 
 def _kept_options(kept: dict[str, Any]) -> AnnotationOptions:

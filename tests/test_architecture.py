@@ -23,6 +23,7 @@ FLOORS = [
     # The science.
     {
         "arms",
+        "clusters",
         "countermeasures",
         "evidence",
         "generator",

@@ -51,6 +51,7 @@ class AnnotationOptions:
 
     Attributes:
         labels: a table (`--labels`).
+        no_labels: look for none, and use none (`--labels none`).
         path_column, label_column, patient_column, split_column: names of its columns;
             `label_column` may be several findings, separated by commas.
         masks: a folder inside the source (`--masks`).
@@ -60,6 +61,7 @@ class AnnotationOptions:
     """
 
     labels: Path | None = None
+    no_labels: bool = False
     path_column: str | None = None
     label_column: str | None = None
     patient_column: str | None = None
@@ -101,6 +103,8 @@ class Annotations:
         masks: files that are masks, and so never images to protect.
         tables: label tables inside the source that were used.
         notes: what was inferred, for a person.
+        labelled: False where no labels are used (`--labels none`): classes are clusters, and an
+            image's cluster is told from its pixels.
     """
 
     task: str
@@ -110,6 +114,7 @@ class Annotations:
     masks: frozenset[str]
     tables: frozenset[str]
     notes: tuple[str, ...]
+    labelled: bool = True
 
 
 def annotate(
@@ -130,6 +135,10 @@ def annotate(
         read_tag: reads one DICOM tag of a file, None where it is absent.
         known_classes: classes in an order fixed by an earlier run; only these may occur.
 
+    Returns:
+        With `no_labels`, no classes unless they are known: how many clusters the images allow
+        is seen when they are decoded.
+
     Raises:
         InputError: no labels, labels that contradict each other or that fit no image, images
             without a label, or an option that can't be followed.
@@ -140,6 +149,8 @@ def annotate(
     if options.task not in TASKS:
         raise InputError(f"--task: {options.task!r} is none of {', '.join(TASKS)}")
     pairs = find_masks(images, _mask_folder(source, options.masks))
+    if options.no_labels:
+        return _without_labels(images, pairs, options, known_classes)
     facts = _TableFacts(ImagePaths(source, images, pairs.masks), options)
     facts.collect(source, sorted(files))
     pairs = pairs.without(facts.labels)
@@ -173,6 +184,45 @@ def annotate(
     used = frozenset(table.name for table in tables if table.inside)
     return Annotations(
         task, classes, by_path, unlabelled, pairs.masks, used, tuple(filter(None, notes))
+    )
+
+
+def _without_labels(
+    images: Sequence[str],
+    pairs: MaskPairs,
+    options: AnnotationOptions,
+    known: tuple[str, ...] | None,
+) -> Annotations:
+    """Every image as it is; masks are told by their names, and are no images here either.
+
+    Raises:
+        InputError: another option speaks of labels after all.
+    """
+    told = {
+        "--path-col": options.path_column,
+        "--label-col": options.label_column,
+        "--patient-col": options.patient_column,
+        "--split-col": options.split_column,
+        "--label-tag": options.label_tag,
+    }
+    for option, value in told.items():
+        if value is not None:
+            raise InputError(f"{option}: --labels none reads no labels; leave one of the two out")
+    if options.task not in ("auto", "classification"):
+        raise InputError(
+            f"--task {options.task}: with --labels none, clusters stand in for classes, which is "
+            "classification; leave one of the two out"
+        )
+    by_path = {image: Annotation() for image in images if image not in pairs.masks}
+    return Annotations(
+        "classification",
+        known or (),
+        by_path,
+        unlabelled=(),
+        masks=pairs.masks,
+        tables=frozenset(),
+        notes=tuple(_mask_notes("classification", pairs)),
+        labelled=False,
     )
 
 
@@ -598,7 +648,8 @@ def _nothing_found(images: int, ignored: Sequence[str]) -> str:
     return (
         f"no labels and no masks were found for {images} images: looked for a CSV or TSV table in "
         "the folder and beside it, for a folder for each class, and for masks (masks/ beside "
-        "images/, or NAME_mask); give --labels, --masks or --label-tag"
+        "images/, or NAME_mask); give --labels, --masks or --label-tag, or --labels none, which "
+        "protects by clusters of images that look alike, and less well"
         + (f" ({'; '.join(ignored[:3])})" if ignored else "")
     )
 

@@ -20,6 +20,8 @@ from medshield.formats import DecodedImage, Handling, recognise
 from medshield.models import SIZE_STEP
 
 LARGEST_AUTO_SIZE = 64
+UNKNOWN = -1
+"""The target of an image without a label."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def image_tensor(image: DecodedImage, found: Scan, channels: int, size: int) -> 
 
 
 def target_tensor(file: SourceFile, found: Scan, size: int) -> Tensor:
-    """The target of each frame of an annotated image.
+    """The target of each frame of an annotated image; UNKNOWN where no labels are used.
 
     Raises:
         RefusedFile: its mask can't be read, or has another shape than the image.
@@ -92,7 +94,8 @@ def target_tensor(file: SourceFile, found: Scan, size: int) -> Tensor:
         return _mask_tensor(found.source / str(annotation.mask), file, size)
     if found.annotations.task == "multilabel":
         return torch.tensor(annotation.findings, dtype=torch.float32).expand(frames, -1)
-    return torch.tensor(annotation.label).expand(frames)
+    label = annotation.label if found.annotations.labelled else UNKNOWN
+    return torch.tensor(label).expand(frames)
 
 
 def decoded(path: Path, handling: Handling) -> DecodedImage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -40,6 +40,9 @@ FOREIGN_IMAGES = {
     **dict.fromkeys((".mha", ".mhd", ".nrrd", ".mgh", ".mgz"), "NIfTI"),
 }
 """Formats of images that are not read, and what to convert them to."""
+MOST_CLUSTERS = 10
+IMAGES_A_CLUSTER = 20
+"""On average, at the least, where there are images enough for two clusters of that size."""
 KNOWN_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".nii", ".hdr", ".img"})
 
 
@@ -113,6 +116,7 @@ class Scan:
         return {
             "source": str(self.source),
             "task": found.task if found else None,
+            "labels_used": found.labelled if found else None,
             "classes": list(found.classes) if found else [],
             "class_counts": class_counts(found, protect) if found else {},
             "patients": _count_patients(protect),
@@ -147,6 +151,8 @@ class Scan:
 def class_counts(found: Annotations, files: list[SourceFile]) -> dict[str, int]:
     """How many images show each class (or finding); images with a mask for segmentation."""
     notes = [file.annotation for file in files if file.annotation]
+    if not found.labelled:
+        return {}  # an image's cluster is not known before the fit
     if found.task == "segmentation":
         return {"images with a mask": sum(note.mask is not None for note in notes)}
     if found.task == "multilabel":
@@ -286,6 +292,8 @@ def scan(
     ranges = {kind: ranges[kind] for kind in ranges if kind in used}
     if epsilon is not None:
         files = [_with_radius(file, ranges, epsilon) for file in files]
+    if annotations and not (annotations.labelled or annotations.classes):
+        annotations = replace(annotations, classes=_clusters(files))
     return Scan(source, tuple(files), annotations, ranges, problem, handling)
 
 
@@ -453,6 +461,13 @@ def _annotated(
     if annotation.patient is None and patient:
         annotation = replace(annotation, patient=patient)
     return replace(plan, annotation=annotation)
+
+
+def _clusters(files: Sequence[SourceFile]) -> tuple[str, ...]:
+    """Names of as many clusters as the images to protect (or frames) allow."""
+    images = sum(file.shape[0] for file in files if file.action == "protect")
+    count = min(MOST_CLUSTERS, max(2, images // IMAGES_A_CLUSTER))
+    return tuple(f"cluster {number}" for number in range(1, count + 1))
 
 
 def _with_range(
