@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from math import log
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,10 @@ SLACK = 0.02
 WRITTEN_SLACK = 0.1
 """The same of a file whose coding changes what it is given: each step costs a coding."""
 FAINTEST = 30.0
-"""A fading that leaves nothing of any perturbation, e^-30."""
+"""A fading that leaves nothing of any perturbation: a millionth of its amplitude."""
 _NO_CHANGE = 1e-12
+_PIXELS_ENOUGH = 1 << 18
+_HALVINGS = 40
 UNDEFINED = (
     "its structural similarity is not defined (a side under 7 px, NaN or infinite values), so "
     "--min-ssim can't be kept; leave it out for this file"
@@ -62,30 +64,73 @@ def comparable(
     return clean, released, intensity.width / abs(image.slope)
 
 
-def tolerance(clean: Floats, delta: Floats) -> NDArray[np.float64]:
-    """How strong a perturbation may be from place to place to be equally visible everywhere.
+@dataclass(frozen=True)
+class Visibility:
+    """Where a perturbation is seen.
 
-    Args:
-        clean: (height, width, channels), as fractions of the intensity range, any offset.
-        delta: the same shape and units.
-
-    Returns:
-        (height, width), at least 1, and 1 where it is seen most; infinite where nothing is
-        perturbed nearby.
+    Attributes:
+        cost: (height, width) about the similarity that is lost in the window around a pixel.
+        tolerance: (height, width) how strong it may be from place to place to be equally visible
+            everywhere: at least 1, and 1 where it is seen most; infinite where nothing is
+            perturbed nearby.
     """
-    cost = np.zeros(clean.shape[:2])
-    energy = np.zeros(clean.shape[:2])
-    for channel in range(clean.shape[2]):
-        mean, variance = _moments(clean[..., channel])
-        shift, spread = _moments(delta[..., channel])
-        cost += shift**2 / (2 * mean**2 + C1) + spread / (2 * variance + C2)
-        energy += shift**2 + spread
-    cost, energy = _averaged(cost), _averaged(energy)
-    cost = np.maximum(cost, _NO_CHANGE * energy)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        allowed = np.where(energy > _NO_CHANGE, np.sqrt(energy / cost), np.inf)
-    least = allowed.min()
-    return allowed / least if np.isfinite(least) else np.ones_like(allowed)
+
+    cost: NDArray[np.float64]
+    tolerance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, clean: Floats, delta: Floats) -> Visibility:
+        """The visibility of a perturbation.
+
+        Args:
+            clean: (height, width, channels), as fractions of the intensity range, any offset.
+            delta: the same shape and units.
+        """
+        cost = np.zeros(clean.shape[:2])
+        energy = np.zeros(clean.shape[:2])
+        for channel in range(clean.shape[2]):
+            mean, variance = _moments(clean[..., channel])
+            shift, spread = _moments(delta[..., channel])
+            cost += shift**2 / (2 * mean**2 + C1) + spread / (2 * variance + C2)
+            energy += shift**2 + spread
+        around, energy = _averaged(cost), _averaged(energy)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            allowed = np.sqrt(energy / np.maximum(around, _NO_CHANGE * energy))
+        allowed = np.where(energy > _NO_CHANGE, allowed, np.inf)
+        least = allowed.min()
+        return cls(cost, allowed / least if np.isfinite(least) else np.ones_like(allowed))
+
+    def faded(self, delta: Floats, fading: float) -> Floats:
+        """The perturbation, weakened where it is seen most, and at last everywhere.
+
+        Args:
+            delta: (..., height, width).
+            fading: 0 leaves all as it is; otherwise the logarithm of the share of the visible
+                that is taken away.
+
+        Returns:
+            The same shape and dtype, nowhere stronger than `delta`.
+        """
+        factor = np.minimum(1.0, self._limit(fading) * self.tolerance)
+        weakened: Floats = (delta * factor).astype(delta.dtype)
+        return weakened
+
+    def _limit(self, fading: float) -> float:
+        """How much remains where it is seen most, 1 or less: by halving, on some of the pixels."""
+        if fading <= 0:
+            return 1.0
+        step = max(1, self.cost.size // _PIXELS_ENOUGH)
+        cost, tolerance = (part.ravel()[::step] for part in (self.cost, self.tolerance))
+        goal = float(cost.sum()) * exp(-fading)
+        weakest = float(self.tolerance[np.isfinite(self.tolerance)].max())
+        low, high = -fading / 2 - log(weakest), 0.0
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            if float(np.sum(cost * np.minimum(1.0, exp(middle) * tolerance) ** 2)) > goal:
+                high = middle
+            else:
+                low = middle
+        return exp(low)
 
 
 def _moments(values: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -102,28 +147,11 @@ def _averaged(plane: NDArray[np.float64]) -> NDArray[np.float64]:
     return averaged
 
 
-def faded(delta: Floats, tolerance: NDArray[np.float64], fading: float) -> Floats:
-    """The perturbation, weakened where it is seen most, and at last everywhere.
-
-    Args:
-        delta: (..., height, width).
-        tolerance: (height, width), at least 1.
-        fading: 0 leaves all as it is; each unit divides by e what may remain, which first
-            touches the places of the least tolerance.
-
-    Returns:
-        The same shape and dtype, nowhere stronger than `delta`.
-    """
-    factor = np.minimum(1.0, np.exp(-fading) * tolerance)
-    weakened: Floats = (delta * factor).astype(delta.dtype)
-    return weakened
-
-
 def least_fading(quality: Callable[[float], float], least: float) -> float:
     """The least fading whose quality is at least `least`, to within SLACK of what that allows.
 
-    Loss of quality goes with the square of the amplitude, so that its logarithm is close to a
-    line: false position finds the place in a few steps.
+    The logarithm of what is lost falls about as fast as the fading grows: false position finds
+    the place in a few steps.
 
     Args:
         quality: of a fading; below `least` at 0, and 1 once nothing is left.
@@ -159,7 +187,7 @@ def _guess(
 ) -> float:
     """Where the line meets the goal, kept off the ends of the bracket."""
     if unseen_loss is None:
-        return min(seen + max((seen_loss - goal) / 2, 0.01) * 1.5, (seen + unseen) / 2)
+        return min(seen + max(seen_loss - goal, 0.02), (seen + unseen) / 2)
     share = (seen_loss - goal) / max(seen_loss - unseen_loss, 1e-9)
     return seen + min(max(share, 0.05), 0.95) * (unseen - seen)
 
@@ -238,10 +266,10 @@ class Change:
         if whole >= least:
             return full
         clean = clean[0].astype(np.float64)
-        allowed = tolerance(clean / width, (changed[0] - clean) / width)
+        visibility = Visibility.of(clean / width, (changed[0] - clean) / width)
 
         def moved(fading: float) -> NDArray[Any]:
-            delta = faded(self.delta, allowed, fading)
+            delta = visibility.faded(self.delta, fading)
             return self.image.moved(delta, self.intensity, self.epsilon)
 
         def quality(fading: float) -> float:
@@ -249,7 +277,9 @@ class Change:
                 return whole
             return float(ssim_of_frames(*comparable(self.image, moved(fading), self.intensity))[0])
 
-        result = moved(least_fading(quality, least))
-        if np.array_equal(result, self.image.stored):
+        fading = least_fading(quality, least)
+        result = moved(fading)
+        kept = fading < FAINTEST or quality(fading) >= least
+        if not kept or np.array_equal(result, self.image.stored):
             raise RefusedFile(NO_ROOM)
         return result
