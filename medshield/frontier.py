@@ -133,6 +133,7 @@ def draw(points: Sequence[Point], target: Path) -> bool:
     axes.set_xlabel("median SSIM of the protected files (right: seen less)")
     axes.set_ylabel(f"leakage, {cell} (down: protects more)")
     axes.axhline(0, color="#999999", linewidth=0.8)
+    axes.margins(x=0.12)  # room for the labels
     axes.grid(alpha=0.25)
     if shown:
         axes.legend(frameon=False)
