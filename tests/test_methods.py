@@ -39,6 +39,7 @@ def _small(monkeypatch):
     """Blocks, attacks and games of a size for tests; what is promised does not depend on it."""
     monkeypatch.setattr(methods_base, "BLOCK", 8)
     monkeypatch.setattr(adversarial_targeted, "ATTACK_STEPS", 2)
+    monkeypatch.setattr(METHODS["robust"], "lineup", SMALL_LINEUP)
     monkeypatch.setattr(error_minimizing, "BATCH", 4)
     monkeypatch.setattr(error_minimizing, "ROUNDS", 2)
     monkeypatch.setattr(surrogate, "CLASSIFIER", "small_convnet")
@@ -51,6 +52,12 @@ def _small(monkeypatch):
     monkeypatch.setattr(stable_noise, "BATCH", 4)
     monkeypatch.setattr(stable_noise, "DRAWS", 2)
     monkeypatch.setattr(stable_noise, "NOISE_STEPS", 2)
+
+
+SMALL_LINEUP = (
+    adversarial_targeted.Surrogate("small_convnet", "one_convolution"),
+    adversarial_targeted.Surrogate("small_convnet", "one_convolution", adversarial=True),
+)
 
 
 def one_convolution(channels, outputs):
@@ -154,7 +161,7 @@ def test_blocks_of_full_size_keep_neighbours_apart_too(name, monkeypatch):
         assert torch.equal(method.perturb(*picked(data, rows)), together[rows]), rows
 
 
-@pytest.mark.parametrize("name", ["em", "advt", "synthetic"])
+@pytest.mark.parametrize("name", ["em", "advt", "robust", "synthetic"])
 @pytest.mark.parametrize("task", TASK_TYPES)
 def test_the_delta_hangs_on_the_target(name, task):
     method, (images, targets, names) = fitted(name, task, 1), examples(task)
@@ -313,14 +320,32 @@ def test_the_surrogate_takes_every_image_for_the_wrong_class_more_than_before():
     by_brightness = torch.nn.Linear(1, 3)
     by_brightness.weight.data = torch.tensor([[-10.0], [0.0], [10.0]])
     pool = torch.nn.AdaptiveAvgPool2d(1)
-    method.surrogate = torch.nn.Sequential(pool, torch.nn.Flatten(), by_brightness)
+    model = torch.nn.Sequential(pool, torch.nn.Flatten(), by_brightness)
+    method.surrogates = torch.nn.ModuleList([model])
     delta = method.perturb(images, targets, names)
     with torch.no_grad():
         before, after = (
-            method.setting.task.loss(method.surrogate(each), method._wrong(targets))
+            method.setting.task.loss(model(each), method._wrong(targets))
             for each in (images, images + delta)
         )
     assert (after < before)[2:].all()  # a black image can't grow darker
+
+
+def test_robust_asks_several_families_half_of_them_trained_adversarially(monkeypatch):
+    monkeypatch.undo()
+    lineup = METHODS["robust"].lineup
+    assert len({each.classifier for each in lineup}) > 1
+    assert len({each.segmenter for each in lineup}) > 1
+    assert sum(each.adversarial for each in lineup) == len(lineup) / 2
+    recipes = [each.recipe(setting(effort=1), 1000) for each in lineup]
+    radii = {each.adversarial.budget.epsilon for each in recipes if each.adversarial}
+    assert radii == {BUDGET.epsilon / 2}
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(10, 40), (1000, 12), (100_000, 8)])
+def test_surrogates_of_small_sets_train_for_more_epochs(images, epochs):
+    (surrogate,) = METHODS["advt"].lineup
+    assert surrogate.recipe(setting(effort=1), images).epochs == epochs
 
 
 # Error-minimizing

@@ -1,6 +1,6 @@
 """The ways of making a perturbation, by the names of `--method`."""
 
-from medshield.methods.adversarial_targeted import AdversarialTargeted
+from medshield.methods.adversarial_targeted import AdversarialTargeted, Robust
 from medshield.methods.base import Method, Setting
 from medshield.methods.error_minimizing import ErrorMinimizing
 from medshield.methods.published import (
@@ -15,7 +15,7 @@ from medshield.methods.synthetic import Synthetic
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        *(ErrorMinimizing, AdversarialTargeted, Synthetic, RandomNoise),
+        *(ErrorMinimizing, AdversarialTargeted, Robust, Synthetic, RandomNoise),
         *(UnlearnableExamples, AdversarialPoisons, LinearShortcuts, StableNoise),
     )
 }
