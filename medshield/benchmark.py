@@ -13,12 +13,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from medshield import cost_table, frontier
+from medshield import cost_table, frontier, leakage_table
 from medshield.arms import ALONE, CLEAN, NOISE
 from medshield.cost_table import Spent
 from medshield.dataset.annotations import AnnotationOptions
 from medshield.evidence import CellResult
 from medshield.frontier import Point
+from medshield.leakage_table import Leaked
 from medshield.private import make_private_folder
 from medshield.protect import ProtectConfig, protect
 from medshield.tables import columns
@@ -70,12 +71,14 @@ class BenchmarkTable:
         verdicts: (method, eps, cell, verdict, why).
         costs: one per method and eps, and first that of training one victim; see `cost_table`.
         points: how visible each release is, and what it leaks.
+        leaked: what it leaks under each cell, by every score and choice of epoch.
     """
 
     rows: tuple[tuple[Any, ...], ...]
     verdicts: tuple[tuple[str, str, str, str, str], ...]
     costs: tuple[tuple[Any, ...], ...] = ()
     points: tuple[Point, ...] = ()
+    leaked: tuple[Leaked, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The table as plain data."""
@@ -85,11 +88,12 @@ class BenchmarkTable:
             "verdicts": [dict(zip(names, row, strict=True)) for row in self.verdicts],
             "cost": [dict(zip(cost_table.HEADER, row, strict=True)) for row in self.costs],
             "frontier": [point.to_json() for point in self.points],
+            "leakage": [leaked.to_json() for leaked in self.leaked],
         }
         return finite(document)  # type: ignore[no-any-return]
 
     def to_markdown(self) -> str:
-        """Every score at the last epoch (best epoch on released data); cost; visibility."""
+        """Every score (best epoch on released data in brackets); leakage; cost; visibility."""
         return "\n\n".join(_markdown(lines) for lines in self._tables())
 
     def to_text(self) -> str:
@@ -97,7 +101,12 @@ class BenchmarkTable:
         return "\n\n".join(columns(lines) for lines in self._tables())
 
     def _tables(self) -> list[list[list[str]]]:
-        return [self._score_lines(), cost_table.lines(self.costs), frontier.lines(self.points)]
+        return [
+            self._score_lines(),
+            leakage_table.lines(self.leaked),
+            cost_table.lines(self.costs),
+            frontier.lines(self.points),
+        ]
 
     def _score_lines(self) -> list[list[str]]:
         scores = list(dict.fromkeys(row[5] for row in self.rows))
@@ -142,7 +151,7 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
     verdicts = []
     spent: list[Spent] = []
-    points = []
+    points, leaked = [], []
     for epsilon in config.epsilons:
         for method in config.methods:
             release = config.output / f"{method}-{str(epsilon).replace('/', '-')}"
@@ -155,11 +164,16 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
             points.append(Point.of(method, str(epsilon), evidence))
             for result in evidence.cells:
                 verdict, why = result.judged(result.level)
+                leaked.append(Leaked.under(method, str(epsilon), result))
                 verdicts.append((method, str(epsilon), result.cell.name, str(verdict), why))
                 for row in _rows(config.source.name, method, str(epsilon), result):
                     rows[row[:6]] = row
     table = BenchmarkTable(
-        tuple(rows.values()), tuple(verdicts), tuple(cost_table.rows(spent)), tuple(points)
+        tuple(rows.values()),
+        tuple(verdicts),
+        tuple(cost_table.rows(spent)),
+        tuple(points),
+        tuple(leaked),
     )
     with (config.output / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)

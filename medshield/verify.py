@@ -38,7 +38,7 @@ from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Array, Task
 from medshield.threats import NOT_YET, declared_cells, levels_up_to, parse_cell
 from medshield.training import predict
-from medshield.trials import BEST, CLEAN_BEST, LAST, Cell, Parts, Schedule, Trial
+from medshield.trials import Cell, Parts, Schedule, Trial
 from medshield.versions import versions
 
 SCHEMA_VERSION = 1
@@ -418,11 +418,9 @@ def _weigh(
     config: VerifyConfig,
 ) -> CellResult:
     """What the trials of one cell say."""
-    basic = config.threat == "basic"
     targets, groups = parts.test.targets.numpy(), parts.test.groups
     floor = task.constant_scores(parts.train.targets.numpy(), targets)
-    names = [task.decision] if basic else list(dict.fromkeys([task.decision, task.ranking]))
-    selections = [LAST, BEST] if basic else [LAST, BEST, CLEAN_BEST]
+    names = list(dict.fromkeys([task.decision, task.ranking]))
     rng = np.random.default_rng(config.seed)
 
     def predicted(arm: str, selection: str) -> list[Array]:
@@ -442,7 +440,7 @@ def _weigh(
             alone=predicted(ALONE, selection),
         )
         for name in names
-        for selection in selections
+        for selection in trials.SELECTIONS
     )
     return CellResult(
         cell=cell,

@@ -44,7 +44,7 @@ FLOORS = [
         "preview",
         "protect",
     }
-    | {"fidelity", "frontier", "release_writer", "tables", "verify"},
+    | {"fidelity", "frontier", "leakage_table", "release_writer", "tables", "verify"},
     # The command line.
     {"cli", "cli_options", "__main__"},
 ]

@@ -89,3 +89,6 @@ def test_benchmark_bounds_what_is_seen_and_tells_it(tmp_path):
     summary = json.loads((folder / "random-noise-16-255" / "medshield.json").read_text())
     assert summary["min_ssim"] == 0.9
     assert "| HaarPSI |" in (folder / "table.md").read_text()
+    (leaked,) = run.json["images"]["leakage"]
+    assert leaked["method"] == "random-noise"
+    assert "balanced accuracy, clean-picked epoch" in (folder / "table.md").read_text()
