@@ -331,7 +331,7 @@ def test_the_surrogate_takes_every_image_for_the_wrong_class_more_than_before():
     assert (after < before)[2:].all()  # a black image can't grow darker
 
 
-def test_robust_asks_several_families_half_of_them_trained_adversarially(monkeypatch):
+def test_robust_asks_two_families_one_of_them_trained_adversarially(monkeypatch):
     monkeypatch.undo()
     lineup = METHODS["robust"].lineup
     assert len({each.classifier for each in lineup}) > 1
