@@ -113,7 +113,7 @@ labelling = options(
         type=FOLDER,
         metavar="CSV|none",
         help="CSV with a label per image; found by itself if absent. none: use no labels, but "
-        "clusters of images that look alike, which protects less.",
+        "clusters of images that look alike, which protects far less.",
     ),
     option("--path-col", help="Its column of image paths."),
     option("--label-col", help="Its column of labels, or several finding columns: A,B,C."),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_NAMED = 10
 MOST_CLASSES = 20
 MOST_RADII = 4
-WEAKER = "protection is weaker than with labels"
+WEAKER = "protection is far weaker than with labels, and may be none: measure it"
 
 
 def columns(rows: list[list[str]]) -> str:

@@ -649,7 +649,7 @@ def _nothing_found(images: int, ignored: Sequence[str]) -> str:
         f"no labels and no masks were found for {images} images: looked for a CSV or TSV table in "
         "the folder and beside it, for a folder for each class, and for masks (masks/ beside "
         "images/, or NAME_mask); give --labels, --masks or --label-tag, or --labels none, which "
-        "protects by clusters of images that look alike, and less well"
+        "protects by clusters of images that look alike, and far less well"
         + (f" ({'; '.join(ignored[:3])})" if ignored else "")
     )
 
