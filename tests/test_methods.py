@@ -1,5 +1,6 @@
 """What every method promises, in one table; and what each of them is for."""
 
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
@@ -9,7 +10,7 @@ import torch
 from medshield import models
 from medshield.budget import Budget
 from medshield.keys import Key
-from medshield.methods import METHODS, Setting, adversarial_targeted, error_minimizing
+from medshield.methods import METHODS, Setting, adversarial_targeted, error_minimizing, fresh_victim
 from medshield.methods import base as methods_base
 from medshield.methods.base import UntrainedMethod
 from medshield.methods.published import (
@@ -41,7 +42,8 @@ def _small(monkeypatch):
     monkeypatch.setattr(adversarial_targeted, "ATTACK_STEPS", 2)
     monkeypatch.setattr(METHODS["robust"], "lineup", SMALL_LINEUP)
     monkeypatch.setattr(error_minimizing, "BATCH", 4)
-    monkeypatch.setattr(error_minimizing, "ROUNDS", 2)
+    monkeypatch.setattr(error_minimizing, "MOST_TURNS", 1)
+    monkeypatch.setattr(error_minimizing, "REFINING_STEPS", 2)
     monkeypatch.setattr(surrogate, "CLASSIFIER", "small_convnet")
     monkeypatch.setattr(surrogate, "SEGMENTER", "one_convolution")
     monkeypatch.setitem(models.SEGMENTERS, "one_convolution", one_convolution)
@@ -376,3 +378,86 @@ def test_error_minimizing_noise_leaves_a_young_model_little_to_learn(monkeypatch
     )
     assert after < 0.5 * clean
     assert after < before
+
+
+class ScriptedVictim:
+    """Learns as much from one look to the next as it is told."""
+
+    def __init__(self, *learned):
+        self.learned = list(learned)
+        self.looks = 0
+
+    def learns(self, perturb):
+        self.looks += 1
+        return self.learned[self.looks - 1]
+
+
+def fitted_before(victim, monkeypatch):
+    """The method, and its state after each round of the game."""
+    monkeypatch.setattr(error_minimizing, "MOST_TURNS", 9)
+    monkeypatch.setattr(error_minimizing.FreshVictim, "of", lambda *_: victim)
+    method, states = METHODS["em"](setting()), []
+
+    def play(name, optimiser, images, targets):
+        method.learned["generator"].last.bias.data += 1
+        states.append({key: value.clone() for key, value in method.state().items()})
+
+    monkeypatch.setattr(method, "_play", play)
+    images, targets, _ = examples(count=2 * fresh_victim.FEWEST_ASIDE)
+    method.fit(images, targets)
+    return method, states
+
+
+def test_the_game_ends_when_a_fresh_victim_learns_no_less_and_the_best_noise_is_kept(monkeypatch):
+    victim = ScriptedVictim(0.9, 0.7, 0.6, 0.65, 0.6)
+    method, states = fitted_before(victim, monkeypatch)
+    assert victim.looks == 5
+    best = states[3 * len(method._architectures()) - 1]
+    assert all(torch.equal(value, best[key]) for key, value in method.state().items())
+
+
+def test_the_game_goes_on_while_a_fresh_victim_learns_less(monkeypatch):
+    victim = ScriptedVictim(0.9, 0.8, 0.85, 0.7, 0.75, 0.6, 0.65, 0.5, 0.4)
+    fitted_before(victim, monkeypatch)
+    assert victim.looks == 9
+
+
+def test_no_part_of_the_game_sees_the_images_that_a_fresh_victim_is_scored_on():
+    parts = fresh_victim.Parts.drawn(300, setting())
+    assert len(parts.aside) == 60
+    assert sorted([*parts.learned.tolist(), *parts.aside.tolist()]) == list(range(300))
+
+
+def test_a_set_too_small_to_part_is_played_on_whole():
+    parts = fresh_victim.Parts.drawn(20, setting())
+    assert len(parts.learned) == 20
+    assert not len(parts.aside)
+
+
+def test_a_fresh_victim_learns_from_clean_images_and_not_from_noise():
+    targets = torch.arange(120) % 2
+    noise = torch.rand(120, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    images = 0.3 * noise + 0.5 * targets.view(-1, 1, 1, 1)
+    two = replace(setting(classes=("a", "b")), effort=0.25)
+    victim = fresh_victim.FreshVictim.of(two, images, targets, fresh_victim.Parts.drawn(120, two))
+    clean, hidden = (
+        victim.learns(perturb)
+        for perturb in (
+            lambda images, _: 0 * images,
+            lambda images, _: noise[: len(images)] - images,
+        )
+    )
+    assert clean > 0.9
+    assert hidden < 0.75
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_foreign_targets_meet_every_class_and_finding_about_equally_often(task):
+    made = TASK_TYPES[task](CLASSES)
+    classes = torch.tensor([0] * 90 + [1] * 8 + [2] * 2)
+    targets = classes
+    if task == "multilabel":  # none, the first finding, the second
+        targets = torch.stack([classes == 1, classes == 2, classes == 9], 1).float()
+    weights = error_minimizing.even_weights(made, targets)
+    shares = [float(weights[classes == k].sum() / weights.sum()) for k in range(3)]
+    assert shares == pytest.approx([1 / 3] * 3)

@@ -14,7 +14,7 @@ surrogates in turn, so that a second one costs no more steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import cycle
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from medshield import models
 from medshield.budget import Budget
 from medshield.methods.base import Method, Progress, Setting
+from medshield.methods.views import keyed_views
 from medshield.projected_gradient import projected_gradient
 from medshield.randomness import seeded
 from medshield.tasks import Classification
@@ -108,12 +109,16 @@ class AdversarialTargeted(Method):
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
         """Every step asks the next surrogate, about images flipped and shifted in a fixed way."""
         wrong = self._wrong(targets)
-        steps = iter(zip(cycle(self.surrogates), self._views(), strict=False))
+        steps = zip(
+            cycle(self.surrogates),
+            keyed_views(self.setting, self.name, ATTACK_STEPS),
+            strict=False,
+        )
 
         def towards_wrong_class(perturbed: Tensor) -> Tensor:
             surrogate, view = next(steps)
-            truth = view(wrong) if wrong.ndim == 3 else wrong
-            return self.setting.task.loss(surrogate(view(perturbed)), truth).sum()
+            seen, truth = view.of(perturbed), view.of(wrong) if wrong.ndim == 3 else wrong
+            return self.setting.task.loss(surrogate(seen), truth).sum()
 
         attacked = projected_gradient(
             towards_wrong_class,
@@ -124,13 +129,6 @@ class AdversarialTargeted(Method):
         )
         return attacked - images
 
-    def _views(self) -> list[Callable[[Tensor], Tensor]]:
-        rng = self.setting.key.numpy(self.name, "views")
-        reach = self.setting.size // 8
-        shifts = rng.integers(-reach, reach + 1, (ATTACK_STEPS, 2)).tolist()
-        flips = rng.integers(0, 2, ATTACK_STEPS).tolist()
-        return [_view(bool(flip), shift) for flip, shift in zip(flips, shifts, strict=True)]
-
 
 class Robust(AdversarialTargeted):
     """The same against two surrogates of unlike architecture, one of them trained adversarially."""
@@ -140,11 +138,3 @@ class Robust(AdversarialTargeted):
         Surrogate("resnet18", "unet_resnet18"),
         Surrogate("small_convnet", "unet_mobilenet", adversarial=True),
     )
-
-
-def _view(flipped: bool, shift: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    def view(images: Tensor) -> Tensor:
-        rolled = images.roll(tuple(shift), (-2, -1))
-        return rolled.flip(-1) if flipped else rolled
-
-    return view

@@ -3,69 +3,72 @@
 Huang et al. 2021, Unlearnable Examples: noise that makes the training loss small before anything
 about the image was learned, so that a victim finds nothing left to learn. Liu et al. (Securing
 Biomedical Images from Unauthorized Training with Anti-Learning Perturbation) make the noise with
-a generator that is learned together with the surrogate; so do we, with three changes, each
-because a victim that flips and shifts shrugged off the plain game:
+a generator that is learned together with the surrogate; so do we, with these changes:
 
-- both levels see augmented images;
-- the surrogate starts anew every few hundred steps, and its architecture alternates, so that
-  the noise is what *any* young model learns first, not what one old model has got used to;
-- the generator starts from the keyed textures of `synthetic`, which it may keep, bend or drop.
+- in the game, the noise speaks of a *foreign* target, drawn at random and evenly, not of the
+  image's own. There the image says nothing about the target, so the surrogate can learn nothing
+  but the noise. With the image's own target, surrogates learn real features too, and noise that
+  pleases them underlines what it should hide;
+- the generator starts from the keyed textures of `synthetic`, which it may keep, bend or drop,
+  and every few hundred steps the surrogate starts anew, in another architecture;
+- the last surrogates, the *readers*, are kept. Each image's noise goes on from the generator's by
+  a few projected gradient steps, to where the readers read it most surely;
+- everything is looked at flipped, shifted and resampled;
+- the game goes on until a fresh victim learns no less from another round (`fresh_victim`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medshield import models
 from medshield.augmentation import flip_and_shift
-from medshield.methods.base import Method, Progress, Setting
+from medshield.methods.base import BLOCK, Method, Progress, Setting
+from medshield.methods.fresh_victim import FreshVictim, Parts
+from medshield.methods.noise_generator import NoiseGenerator
 from medshield.methods.synthetic import Synthetic
+from medshield.methods.views import keyed_views, resampled
+from medshield.projected_gradient import projected_gradient
 from medshield.randomness import seeded
+from medshield.tasks import Task
 
-ROUNDS = 6
-STEPS_A_ROUND = 150
+MOST_TURNS = 6
+"""Of every architecture."""
+STEPS_A_ROUND = 120
 BATCH = 32
-SHADING = 8
-"""Side of the squares, px, whose mean the noise may not move: left alone, the game settles for a
-tint per class, which young surrogates love and which no grown victim falls for."""
+PATIENCE = 2
+"""Looks at a fresh victim without a fall of what it learns, after which the game is over."""
+REFINING_STEPS = 10
+REFINING_STEP = 1 / 4
+"""Of epsilon."""
 
 
-class NoiseGenerator(nn.Module):
-    """A small U-Net from (image, condition maps, keyed texture) to a delta in (-1, 1)."""
+@dataclass
+class Best:
+    """The noise that a fresh victim learned least from.
 
-    def __init__(self, inputs: int, channels: int, width: int = 24) -> None:
-        super().__init__()
-        self.first = _block(inputs, width)
-        self.down = _block(width, 2 * width, stride=2)
-        self.deep = _block(2 * width, 2 * width, stride=2)
-        self.up = _block(4 * width, width)
-        self.last = nn.Conv2d(2 * width, channels, 3, padding=1)
+    Attributes:
+        learned: by that victim.
+        state: of the method then.
+        looks: at later ones, none of which learned less.
+    """
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(n, inputs, size, size) to (n, channels, size, size); the last input is the texture."""
-        fine = self.first(inputs)
-        middle = self.down(fine)
-        deep = F.interpolate(self.deep(middle), middle.shape[-2:], mode="bilinear")
-        up = F.interpolate(self.up(torch.cat([middle, deep], 1)), fine.shape[-2:], mode="bilinear")
-        learned: Tensor = self.last(torch.cat([fine, up], 1))
-        return torch.tanh(_without_shading(learned + inputs[:, -1:]))
+    learned: float = math.inf
+    state: dict[str, Tensor] = field(default_factory=dict)
+    looks: int = 0
 
-
-def _without_shading(images: Tensor) -> Tensor:
-    """Images less what varies over more than a few pixels."""
-    coarse = F.avg_pool2d(images, SHADING)
-    return images - F.interpolate(coarse, images.shape[-2:], mode="bilinear")
-
-
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Convolution and group norm: unlike batch norm, no image sees its neighbours."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1), nn.GroupNorm(4, outputs), nn.ReLU(inplace=True)
-    )
+    def improves(self, learned: float, state: dict[str, Tensor]) -> bool:
+        """Take note of another look, and say whether to go on."""
+        self.looks += 1
+        if learned < self.learned:
+            self.learned, self.looks = learned, 0
+            self.state = {name: value.clone() for name, value in state.items()}
+        return self.looks < PATIENCE
 
 
 class ErrorMinimizing(Method):
@@ -79,53 +82,113 @@ class ErrorMinimizing(Method):
         inputs = setting.channels + setting.task.condition_channels + 1
         with seeded(setting.key.number("em", "generator")):
             generator = NoiseGenerator(inputs, setting.channels)
-        self.generator = generator.to(setting.device).eval()
+            readers = {name: self._surrogate(name) for name in self._architectures()}
+        parts = nn.ModuleDict({"generator": generator, **readers})
+        self.learned = parts.to(setting.device).eval()
 
-    def _surrogates(self) -> tuple[str, ...]:
+    def _architectures(self) -> tuple[str, ...]:
         if self.setting.task.name == "segmentation":
             return ("unet_resnet18", "unet_mobilenet")
         return ("small_convnet", "resnet18")
 
+    def _surrogate(self, name: str) -> nn.Module:
+        setting = self.setting
+        return models.build(name, setting.channels, setting.task.outputs).to(setting.device)
+
     def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
-        task, radius = self.setting.task, self.setting.budget.radius
-        steps = self.setting.scaled(STEPS_A_ROUND)
-        names = self._surrogates()
-        self.generator.train()
-        generator_step = torch.optim.AdamW(self.generator.parameters(), lr=1e-3, fused=True)
+        """Play; when each architecture had its turn, see what a fresh victim learns."""
+        parts = Parts.drawn(len(images), self.setting)
+        victim = FreshVictim.of(self.setting, images, targets, parts) if len(parts.aside) else None
+        own = parts.learned.to(images.device)
+        optimiser = torch.optim.AdamW(self.learned["generator"].parameters(), lr=1e-3, fused=True)
+        best = Best()
         with seeded(self.setting.key.number("em", "training")):
-            for round_number in range(ROUNDS):
-                surrogate = models.build(
-                    names[round_number % len(names)], self.setting.channels, task.outputs
-                ).to(self.setting.device)
-                surrogate_step = torch.optim.AdamW(surrogate.parameters(), lr=1e-3, fused=True)
-                for step in range(steps):
-                    rows = torch.randint(len(images), (BATCH,)).to(images.device)
-                    batch, truth = images[rows], targets[rows]
-                    marks = [str(mark) for mark in torch.randint(2**62, (BATCH,)).tolist()]
-                    delta = radius * self._shape(batch, truth, marks)
-                    noisy, moved = flip_and_shift((batch + delta).clamp(0, 1), truth)
-                    loss = task.loss(surrogate(noisy), moved).mean()
-                    surrogate_step.zero_grad()
-                    generator_step.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    surrogate_step.step()
-                    generator_step.step()
-                    progress((round_number * steps + step + 1) / (ROUNDS * steps))
-        self.generator.eval()
+            for turn in range(MOST_TURNS):
+                for name in self._architectures():
+                    self._play(name, optimiser, images[own], targets[own])
+                progress((turn + 1) / (MOST_TURNS + 1))
+                if victim and not best.improves(victim.learns(self._noise), self.state()):
+                    break
+        if victim:
+            self.load(best.state)
+        progress(1)
+
+    def _play(
+        self, name: str, generator_step: torch.optim.Optimizer, images: Tensor, targets: Tensor
+    ) -> None:
+        """One round: a new surrogate and the generator make the same loss small."""
+        task, radius = self.setting.task, self.setting.budget.radius
+        weights = even_weights(task, targets)
+        surrogate = self._surrogate(name)
+        surrogate_step = torch.optim.AdamW(surrogate.parameters(), lr=1e-3, fused=True)
+        self.learned["generator"].train()
+        for step in range(self.setting.scaled(STEPS_A_ROUND)):
+            batch = images[torch.randint(len(images), (BATCH,)).to(images.device)]
+            foreign = targets[torch.multinomial(weights, BATCH, replacement=True)]
+            marks = [str(mark) for mark in torch.randint(2**62, (BATCH,)).tolist()]
+            noisy = (batch + radius * self._shape(batch, foreign, marks)).clamp(0, 1)
+            noisy, moved = flip_and_shift(resampled(noisy) if step % 2 else noisy, foreign)
+            loss = task.loss(surrogate(noisy), moved).mean()
+            surrogate_step.zero_grad()
+            generator_step.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            surrogate_step.step()
+            generator_step.step()
+        self.learned["generator"].eval()
+        self.learned[name] = surrogate.eval()
 
     def _shape(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
-        """The delta in units of epsilon."""
+        """What the generator draws, in units of epsilon."""
         texture = self.texture._delta(images, targets, names)[:, :1] / self.setting.budget.radius
         conditions = self.setting.task.conditions(targets, self.setting.size)
-        shape: Tensor = self.generator(torch.cat([images, conditions, texture], 1))
+        shape: Tensor = self.learned["generator"](torch.cat([images, conditions, texture], 1))
         return shape
 
+    def _noise(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The delta of images that are only learned from, so that any names do."""
+        names = [str(row) for row in range(len(images))]
+        starts = range(0, len(images), BLOCK)
+        blocks = [slice(start, start + BLOCK) for start in starts]
+        deltas = [self._block_delta(images[rows], targets[rows], names[rows]) for rows in blocks]
+        return torch.cat(deltas).to(images.device)
+
     def state(self) -> dict[str, Tensor]:
-        return {name: value.cpu() for name, value in self.generator.state_dict().items()}
+        return {name: value.cpu() for name, value in self.learned.state_dict().items()}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        self.generator.load_state_dict(state)
+        self.learned.load_state_dict(state)
 
-    @torch.no_grad()
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
-        return self.setting.budget.radius * self._shape(images, targets, names)
+        """The generator's noise, refined: every step sees the images in another, fixed view."""
+        task, budget = self.setting.task, self.setting.budget
+        readers = [self.learned[name] for name in self._architectures()]
+        views = keyed_views(self.setting, self.name, REFINING_STEPS, resampling=True)
+        with torch.no_grad():
+            start = images + budget.radius * self._shape(images, targets, names)
+
+        def misread(perturbed: Tensor) -> Tensor:
+            view = next(views)
+            seen, truth = view.of(perturbed), view.of(targets) if targets.ndim == 3 else targets
+            return torch.stack([task.loss(reader(seen), truth).sum() for reader in readers]).sum()
+
+        refined = projected_gradient(
+            misread,
+            images,
+            budget,
+            steps=REFINING_STEPS,
+            step_size=REFINING_STEP * budget.radius,
+            start=start,
+        )
+        return refined - images
+
+
+def even_weights(task: Task, targets: Tensor) -> Tensor:
+    """Weights (n,) of targets, such that drawing by them meets all classes about equally often.
+
+    Of findings, an image's rarest counts, and having none is one more; all masks weigh the same.
+    """
+    if task.name == "segmentation":
+        return torch.ones(len(targets))
+    shares = task.soft(targets).cpu()
+    shares = torch.cat([shares, (shares.sum(1, keepdim=True) == 0).to(shares)], 1)
+    return (shares / shares.sum(0).clamp(min=1)).amax(1)
