@@ -1,6 +1,5 @@
 """What every method promises, in one table; and what each of them is for."""
 
-from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 
@@ -434,21 +433,16 @@ def test_a_set_too_small_to_part_is_played_on_whole():
     assert not len(parts.aside)
 
 
-def test_a_fresh_victim_learns_from_clean_images_and_not_from_noise():
+def test_a_fresh_victim_decides_wrongly_and_ranks_backwards_where_brightness_is_swapped():
     targets = torch.arange(120) % 2
-    noise = torch.rand(120, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    images = 0.3 * noise + 0.5 * targets.view(-1, 1, 1, 1)
-    two = replace(setting(classes=("a", "b")), effort=0.25)
-    victim = fresh_victim.FreshVictim.of(two, images, targets, fresh_victim.Parts.drawn(120, two))
-    clean, hidden = (
-        victim.learns(perturb)
-        for perturb in (
-            lambda images, _: 0 * images,
-            lambda images, _: noise[: len(images)] - images,
-        )
-    )
-    assert clean > 0.9
-    assert hidden < 0.75
+    brightness = 0.5 * targets.view(-1, 1, 1, 1)
+    images = 0.3 * torch.rand(120, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    two = setting(classes=("a", "b"), effort=0.25)
+    parts = fresh_victim.Parts.drawn(120, two)
+    victim = fresh_victim.FreshVictim.of(two, images + brightness, targets, parts)
+    swapped = 0.5 - 2 * brightness[parts.learned]
+    assert victim.learns(lambda images, _: 0 * images) == pytest.approx(1, abs=0.1)
+    assert victim.learns(lambda images, _: swapped) == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel"])
