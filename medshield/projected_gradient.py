@@ -9,6 +9,9 @@ from torch import Tensor
 
 from medshield.budget import Budget
 
+SMALLEST = 1e-12
+"""Mean size of a gradient below which it counts as none."""
+
 
 def projected_gradient(
     objective: Callable[[Tensor], Tensor],
@@ -17,6 +20,7 @@ def projected_gradient(
     *,
     steps: int,
     step_size: float,
+    momentum: float = 0,
     start: Tensor | None = None,
 ) -> Tensor:
     """Descend `objective` by signed gradient steps inside the ball around `original`.
@@ -28,14 +32,20 @@ def projected_gradient(
         budget: the ball.
         steps: gradient steps.
         step_size: in the units of the images.
+        momentum: share of the earlier gradients that a step goes by as well, each divided by its
+            own mean size (Dong et al. 2018): what several models or views agree on adds up.
         start: where to begin; the original when None. It is projected first.
 
     Returns:
         The last iterate: same shape, inside the ball and [0, 1], detached.
     """
     perturbed = budget.project(original if start is None else start, original).detach()
+    direction = torch.zeros_like(perturbed)
     for _ in range(steps):
         perturbed.requires_grad_(True)
         (gradient,) = torch.autograd.grad(objective(perturbed), perturbed)
-        perturbed = budget.project(perturbed.detach() - step_size * gradient.sign(), original)
+        if momentum:
+            gradient = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp(min=SMALLEST)
+        direction = momentum * direction + gradient
+        perturbed = budget.project(perturbed.detach() - step_size * direction.sign(), original)
     return perturbed.detach()
