@@ -55,6 +55,29 @@ def test_the_objective_becomes_small():
     assert found[-1] < found[0]
 
 
+@pytest.mark.parametrize(("momentum", "moved"), [(0, 0.0), (0.9, -0.008)])
+def test_momentum_does_not_turn_back_for_a_weaker_pull(momentum, moved):
+    """Along one pixel a strong and a weak pull take turns; the other pixel is always pulled."""
+    originals = torch.full((1, 1, 1, 2), 0.5)
+    pulls = iter([torch.tensor([pull, 1.0]) for pull in (1.0, -0.2)] * 4)
+
+    def in_turn(perturbed):
+        return (perturbed * next(pulls)).sum()
+
+    found = projected_gradient(
+        in_turn, originals, BUDGET, steps=8, step_size=0.001, momentum=momentum
+    )
+    assert (found - originals).flatten().tolist() == pytest.approx([moved, -0.008], abs=1e-6)
+
+
+def test_momentum_keeps_images_apart():
+    originals = images()
+    arguments = {"steps": 5, "step_size": 0.005, "momentum": 0.9}
+    together = projected_gradient(towards(0.3), originals, BUDGET, **arguments)
+    alone = projected_gradient(towards(0.3), originals[2:3], BUDGET, **arguments)
+    assert torch.equal(together[2:3], alone)
+
+
 def test_without_steps_it_is_the_projected_start():
     originals = images()
     assert torch.equal(

@@ -10,6 +10,9 @@ who trains adversarially (Madry et al. 2018) looks at features that the surrogat
 epsilon: what it reads are the features that survive a perturbation of that radius, and a victim
 of its kind is misled by nothing less than moving those. The steps of the attack ask the
 surrogates in turn, so that a second one costs no more steps.
+
+Both go by momentum, over views that are flipped, shifted, resampled, brighter and darker: what a
+victim sees has been through a file, a trainer's resizing and a trainer's augmentation.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from medshield.randomness import seeded
 from medshield.tasks import Classification
 from medshield.training import AdversarialTraining, Recipe, train
 
-ATTACK_STEPS = 30
+ATTACK_STEPS = 40
+MOMENTUM = 0.9
 REACH = 2.5
 """How far the steps of an attack could go together, in epsilons."""
 IMAGES_SEEN = 12_000
@@ -68,7 +72,7 @@ class Surrogate:
         epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, IMAGES_SEEN // images))
         radius = setting.budget.epsilon * ADVERSARY_RADIUS
         attack = AdversarialTraining(Budget(radius), ADVERSARY_STEPS) if self.adversarial else None
-        return Recipe(epochs=setting.scaled(epochs), adversarial=attack)
+        return Recipe(epochs=setting.scaled(epochs), adversarial=attack, colour_jitter=True)
 
 
 class AdversarialTargeted(Method):
@@ -107,7 +111,7 @@ class AdversarialTargeted(Method):
         return following.to(targets.device)[targets]
 
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
-        """Every step asks the next surrogate, about images flipped and shifted in a fixed way."""
+        """Every step asks the next surrogate, about images seen in another way."""
         wrong = self._wrong(targets)
         steps = zip(
             cycle(self.surrogates),
@@ -126,6 +130,7 @@ class AdversarialTargeted(Method):
             self.setting.budget,
             steps=ATTACK_STEPS,
             step_size=REACH * self.setting.budget.radius / ATTACK_STEPS,
+            momentum=MOMENTUM,
         )
         return attacked - images
 

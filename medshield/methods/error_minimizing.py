@@ -162,7 +162,7 @@ class ErrorMinimizing(Method):
         """The generator's noise, refined: every step sees the images in another, fixed view."""
         task, budget = self.setting.task, self.setting.budget
         readers = [self.learned[name] for name in self._architectures()]
-        views = keyed_views(self.setting, self.name, REFINING_STEPS, resampling=True)
+        views = keyed_views(self.setting, self.name, REFINING_STEPS)
         with torch.no_grad():
             start = images + budget.radius * self._shape(images, targets, names)
 

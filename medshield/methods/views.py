@@ -1,4 +1,4 @@
-"""Looking at an image flipped, shifted and resampled while its delta is made.
+"""Looking at an image flipped, shifted, resampled and brightened while its delta is made.
 
 At every step another view, and the same for all images, so that an image's delta depends on no
 neighbour in its batch.
@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from medshield.augmentation import resized
+from medshield.augmentation import BRIGHTNESS, CONTRAST, resized
 from medshield.methods.base import Setting
 
 REACH = 8
 """Shifts go up to the side divided by this, as a victim's do."""
 COARSER = 7 / 8
-"""Side of what a resampled image passes through, over its own side."""
+"""Side of what a resampled image passes through, over its own side; as in a file of that size."""
+COARSEST = 0.6
+"""The least of it, where the side is drawn: what a trainer may reduce images to."""
 
 
 @dataclass(frozen=True)
@@ -27,41 +29,51 @@ class View:
     Attributes:
         flipped: left to right.
         shift: (down, right), px, around the edges.
-        resampled: whether it passes through a coarser grid, as in a file of another size.
+        coarser: side of the grid that it passes through, over its own; 1 for none.
+        contrast, brightness: factors.
     """
 
     flipped: bool
     shift: tuple[int, int]
-    resampled: bool = False
+    coarser: float = 1
+    contrast: float = 1
+    brightness: float = 1
 
     def of(self, images: Tensor) -> Tensor:
         """(n, channels, side, side), or masks (n, side, side): the same shape."""
         moved = images.roll(self.shift, (-2, -1))
         moved = moved.flip(-1) if self.flipped else moved
-        return resampled(moved) if self.resampled and images.ndim == 4 else moved
+        if images.ndim == 3:
+            return moved
+        if self.coarser < 1:
+            moved = resampled(moved, self.coarser)
+        mean = moved.mean((1, 2, 3), keepdim=True)
+        return ((moved - mean) * self.contrast + mean) * self.brightness
 
 
-def keyed_views(
-    setting: Setting, method: str, steps: int, *, resampling: bool = False
-) -> Iterator[View]:
-    """`steps` views drawn by the key.
+def keyed_views(setting: Setting, method: str, steps: int) -> Iterator[View]:
+    """`steps` views drawn by the key, as varied as what a trainer may do to images.
 
     Args:
         setting: its key draws, and a shift goes up to a share of its side.
         method: each has views of its own.
         steps: how many.
-        resampling: whether two of four views are resampled, too.
     """
     rng = setting.key.numpy(method, "views")
     reach = setting.size // REACH
-    for step in range(steps):
+    for _ in range(steps):
         down, right = rng.integers(-reach, reach + 1, 2).tolist()
-        flipped = bool(rng.integers(2))
-        yield View(flipped, (down, right), resampling and bool(step // 2 % 2))
+        yield View(
+            flipped=bool(rng.integers(2)),
+            shift=(down, right),
+            coarser=float(rng.uniform(COARSEST, 1)),
+            contrast=1 + CONTRAST * float(rng.uniform(-1, 1)),
+            brightness=1 + BRIGHTNESS * float(rng.uniform(-1, 1)),
+        )
 
 
-def resampled(images: Tensor) -> Tensor:
+def resampled(images: Tensor, coarser: float = COARSER) -> Tensor:
     """Through a coarser grid and back: what of (n, channels, side, side) survives resizing."""
     side = images.shape[-1]
-    coarser = round(side * COARSER)
-    return resized(resized(images, coarser, coarser), side, side)
+    through = round(side * coarser)
+    return resized(resized(images, through, through), side, side)
