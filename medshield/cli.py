@@ -363,7 +363,7 @@ def verify(release: Path | None, **values: Any) -> int:
     help="With SOURCE medmnist: what the files become.",
 )
 @option("-o", "--output", type=FOLDER, default="benchmark.private", show_default=True)
-@option("--methods", default="em,advt,synthetic", show_default=True)
+@option("--methods", default="robust,em,advt,synthetic", show_default=True)
 @option("--eps", default="8/255,16/255", show_default=True)
 @option("--cells", default="resnet18,resnet18:adversarial", show_default=True)
 @option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per arm.")

@@ -19,7 +19,7 @@ from medshield.errors import InputError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PUBLISHED_NAMES = ("huang-em", "tap", "lsp", "sem")
-METHOD_NAMES = ("em", "advt", "robust", "synthetic", "random-noise", *PUBLISHED_NAMES)
+METHOD_NAMES = ("robust", "em", "advt", "synthetic", "random-noise", *PUBLISHED_NAMES)
 FOLDER = click.Path(path_type=Path)
 
 
@@ -157,7 +157,7 @@ fitting = options(
     option(
         "--method",
         type=click.Choice(METHOD_NAMES),
-        default="em",
+        default="robust",
         show_default=True,
         help=f"For comparison: {', '.join(('random-noise', *PUBLISHED_NAMES))}.",
     ),

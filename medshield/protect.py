@@ -85,7 +85,7 @@ class ProtectConfig:
 
     source: Path
     target: Path | None = None
-    method: str = "em"
+    method: str = "robust"
     epsilon: Fraction | None = None
     annotations: AnnotationOptions = field(default_factory=AnnotationOptions)
     intensity: str = "auto"
