@@ -366,7 +366,7 @@ def test_an_interruption_of_fit_leaves_nothing(tmp_path, source, monkeypatch):
 
     monkeypatch.setattr(ErrorMinimizing, "_fit", interrupted)
     refused_to_start(
-        *(tmp_path, "fit", source, "-o", tmp_path / "g", "--eps", "8/255", "--effort", "0.01"),
+        *(tmp_path, "fit", source, "-o", tmp_path / "g", "--method", "em", "--eps", "8/255"),
         code=130,
     )
 
