@@ -37,6 +37,7 @@ FLOORS = [
     {
         "benchmark",
         "check",
+        "compared_images",
         "cost_table",
         "dicom_release",
         "contact_sheet",

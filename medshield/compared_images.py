@@ -1,0 +1,152 @@
+"""What a verification compares: the files of a release, and the clean images that they were."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medshield import progress
+from medshield.dataset import examples
+from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.examples import Examples
+from medshield.dataset.scan import Scan, scan
+from medshield.errors import InputError, RefusedFile
+from medshield.formats import IntensityRange
+from medshield.formats.base import READ_ONLY
+from medshield.manifest import Record
+from medshield.places import CONFIGURATION
+from medshield.tasks import Task
+
+if TYPE_CHECKING:
+    from medshield.verify import VerifyConfig
+
+
+def scan_source(config: VerifyConfig, private: Path, summary: dict[str, Any]) -> Scan:
+    """The clean images with their labels, under the ranges that the release declares.
+
+    Args:
+        config: may name the source and its labels.
+        private: the private folder beside the release, which knows both, where there is one.
+        summary: what the release says of itself.
+
+    Raises:
+        InputError: there is no source, or it has no labels.
+    """
+    try:
+        kept = json.loads((private / CONFIGURATION).read_text())
+    except FileNotFoundError:
+        kept = {}
+    source = config.source or (Path(kept["source"]) if kept else None)
+    if source is None:
+        raise InputError(
+            "the clean images are not known here (no private folder beside the release); "
+            "give --source SOURCE"
+        )
+    ranges = {kind: IntensityRange(**values) for kind, values in summary["intensity"].items()}
+    with progress.bar("reading the source") as update:
+        found = scan(
+            source,
+            _victims_options(config, kept, summary),
+            epsilon=Fraction(summary["epsilon"]),
+            known_ranges=ranges,
+            handling=READ_ONLY,
+            workers=config.workers,
+            progress=update,
+        )
+    if found.problem and config.annotations is None and not used_labels(summary):
+        raise InputError(
+            "the release was made with --labels none, and victims need labels to learn from; "
+            "give --labels CSV"
+        )
+    if found.problem:
+        raise InputError(found.problem)
+    return found
+
+
+def used_labels(summary: dict[str, Any]) -> bool:
+    """Whether the release was made with labels."""
+    return bool(summary.get("labels_used", True))
+
+
+def _victims_options(
+    config: VerifyConfig, kept: dict[str, Any], summary: dict[str, Any]
+) -> AnnotationOptions:
+    """Where to find what victims learn: as told here, or else as `protect` was told.
+
+    A release made with `--labels none` says nothing of labels, so these are looked for anew.
+
+    Raises:
+        InputError: there are to be none.
+    """
+    told = config.annotations
+    if told and told.no_labels:
+        raise InputError(
+            "--labels none: victims need labels to learn from; give --labels CSV, or leave it out "
+            "to have them found"
+        )
+    if used_labels(summary):
+        return replace(told or _kept_options(kept), task=summary["task"])
+    return told or AnnotationOptions(masks=_kept_options(kept).masks)
+
+
+def _kept_options(kept: dict[str, Any]) -> AnnotationOptions:
+    values = dict(kept.get("annotations", {}))
+    for name in ("labels", "masks"):
+        if values.get(name):
+            values[name] = Path(values[name])
+    return AnnotationOptions(**values)
+
+
+def load_both(
+    config: VerifyConfig, release: Path, found: Scan, records: Sequence[Record]
+) -> tuple[Examples, Examples]:
+    """The protected files twice: as they were, and as they are released.
+
+    Raises:
+        InputError: an original is missing, or a file can't be read.
+    """
+    protected = {record.path for record in records if record.status == "protected"}
+    files = [file for file in found.with_action("protect") if file.path in protected]
+    if len(files) < len(protected):
+        raise InputError(
+            f"{found.source}: {len(protected) - len(files)} of {len(protected)} protected files "
+            "have no labelled original there; give the --source that the release was made from"
+        )
+    size = examples.auto_size(files, config.image_size)
+
+    def loaded(root: Path | None) -> Examples:
+        with progress.bar("loading") as update:
+            return examples.load(
+                found, files, channels=found.channels, size=size, root=root, progress=update
+            )
+
+    try:
+        clean, released = loaded(None), loaded(release)
+    except (RefusedFile, OSError) as error:
+        raise InputError(f"{error}; run `medshield check` on the release") from error
+    return clean, released
+
+
+def check_parts(task: Task, clean: Examples, split: dict[str, NDArray[np.int64]]) -> None:
+    """Too little to say anything is an error, not an inconclusive verdict after an hour.
+
+    Raises:
+        InputError: a part is empty, or lacks a class.
+    """
+    for part in ("train", "val", "test"):
+        if not len(split[part]):
+            raise InputError(f"the {part} part is empty; check the split column or add patients")
+    if task.name == "classification":
+        targets = clean.targets.numpy()
+        missing = set(targets[split["test"]]) - set(targets[split["train"]])
+        if missing or len(set(targets[split["test"]])) < 2:
+            raise InputError(
+                "a class is missing from the training or the test part; add images or patients"
+            )
