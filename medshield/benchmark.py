@@ -154,7 +154,7 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     points, leaked = [], []
     for epsilon in config.epsilons:
         for method in config.methods:
-            release = config.output / f"{method}-{str(epsilon).replace('/', '-')}"
+            release = config.output / _release_name(method, epsilon, config.min_ssim)
             if not release.exists():
                 protect(_protect_config(config, method, epsilon, release))
             evidence = verify(_verify_config(config, release))
@@ -183,6 +183,12 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     frontier.draw(points, config.output / "frontier.png")
     (config.output / "table.json").write_text(json.dumps(table.to_json(), indent=1) + "\n")
     return table
+
+
+def _release_name(method: str, epsilon: Fraction, min_ssim: float | None) -> str:
+    """Of a folder that is found again only by a run that would make the same."""
+    bound = "" if min_ssim is None else f"-ssim-{min_ssim:g}"
+    return f"{method}-{str(epsilon).replace('/', '-')}{bound}"
 
 
 def _rows(name: str, method: str, epsilon: str, result: CellResult) -> list[tuple[Any, ...]]:

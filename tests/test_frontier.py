@@ -86,9 +86,13 @@ def test_benchmark_bounds_what_is_seen_and_tells_it(tmp_path):
     assert point["cell"].startswith("small_convnet")
     assert 0.9 <= point["ssim"] < 1
     folder = tmp_path / "out" / "images"
-    summary = json.loads((folder / "random-noise-16-255" / "medshield.json").read_text())
-    assert summary["min_ssim"] == 0.9
+    bounded, plain = "random-noise-16-255-ssim-0.9", "random-noise-16-255"
+    assert json.loads((folder / bounded / "medshield.json").read_text())["min_ssim"] == 0.9
     assert "| HaarPSI |" in (folder / "table.md").read_text()
     (leaked,) = run.json["images"]["leakage"]
     assert leaked["method"] == "random-noise"
     assert "balanced accuracy, clean-picked epoch" in (folder / "table.md").read_text()
+
+    unbound = medshield("benchmark", source, "-o", tmp_path / "out", *methods[:4], *quick)
+    assert unbound.code == 0, unbound.err
+    assert "min_ssim" not in json.loads((folder / plain / "medshield.json").read_text())
