@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 MOST_NAMED = 10
 MOST_CLASSES = 20
 MOST_RADII = 4
+MEASURES = {"haarpsi": "HaarPSI"}
+"""Names that are not written in capitals."""
+MISREAD = "models trained on clean images misread these, and so may readers: not for diagnosis"
 WEAKER = "protection is far weaker than with labels, and may be none: measure it"
 
 
@@ -127,6 +130,8 @@ def _left_out(files: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
 
 def outcome_text(outcome: Outcome) -> str:
     """What `protect` prints."""
+    from medshield.methods import METHODS  # PyTorch, which `protect` has loaded by now
+
     summary = outcome.summary
     protected = [record for record in outcome.records if record.status == "protected"]
     labels = "" if summary["labels_used"] else " --labels CSV, where there are labels after all"
@@ -139,6 +144,7 @@ def outcome_text(outcome: Outcome) -> str:
         ("method", f"{summary['method']} at {summary['epsilon']}, {summary['task']}"),
         ("labels", "" if summary["labels_used"] else f"none used, but clusters; {WEAKER}"),
         *_bounds(protected),
+        ("use", MISREAD if METHODS[summary["method"]].misleads else ""),
         ("fidelity", ", ".join(fidelity)),
         *_left_out([(r.path, r.status, r.reason or "") for r in outcome.records if r.reason]),
         ("secret", f"{Places(outcome.release).private} holds the key: never publish it"),
@@ -238,7 +244,8 @@ def evidence_text(evidence: Evidence, report: Path) -> str:
         f"{_value(use['on_protected'])} on protected images ({use['score'].replace('_', ' ')})"
     )
     for name, values in facts["fidelity"].items():
-        lines.append(f"{name.upper()}: median {values['median']:.3g}, worst {values['worst']:.3g}")
+        shown = MEASURES.get(name, name.upper())
+        lines.append(f"{shown}: median {values['median']:.3g}, worst {values['worst']:.3g}")
     parts = facts["examples"]
     lines.append(
         f"{parts['train']} training, {parts['val']} validation, {parts['test']} clean test images; "

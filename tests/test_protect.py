@@ -259,6 +259,14 @@ def test_a_seed_repeats_the_bytes_whatever_workers_order_and_place(tmp_path, met
     assert tree(one) == tree(two)
 
 
+@pytest.mark.parametrize(("method", "told"), [("robust", True), ("advt", True), ("em", False)])
+def test_who_makes_images_of_another_class_s_looks_is_told_so(tmp_path, method, told):
+    source = in_classes(tmp_path / "in", (".png",), each=3)
+    run = medshield("protect", source, "-o", tmp_path / "out", "--method", method, *TINY)
+    assert run.code == 0, run.err
+    assert ("not for diagnosis" in run.out) == told
+
+
 def test_without_a_seed_two_runs_differ(tmp_path):
     source = in_classes(tmp_path / "in")
     one, two = (tree(protected(source, tmp_path / name)) for name in ("one", "two"))

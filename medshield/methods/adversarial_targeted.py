@@ -79,6 +79,7 @@ class AdversarialTargeted(Method):
     """Targets the next class of a keyed cycle; the opposite of every finding; the inverted mask."""
 
     name = "advt"
+    misleads = True
     lineup: ClassVar[tuple[Surrogate, ...]] = (Surrogate("resnet18", "unet_resnet18"),)
 
     def __init__(self, setting: Setting) -> None:

@@ -33,6 +33,7 @@ class AdversarialPoisons(SurrogateMethod):
     """Targets the next class by number, with no key in the choice."""
 
     name = "tap"
+    misleads = True
 
     def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
         recipe = Recipe(epochs=self.setting.scaled(EPOCHS))
