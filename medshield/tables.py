@@ -133,6 +133,7 @@ def outcome_text(outcome: Outcome) -> str:
     from medshield.methods import METHODS  # PyTorch, which `protect` has loaded by now
 
     summary = outcome.summary
+    misread = summary["task"] in METHODS[summary["method"]].misleads
     protected = [record for record in outcome.records if record.status == "protected"]
     labels = "" if summary["labels_used"] else " --labels CSV, where there are labels after all"
     fidelity = []
@@ -144,7 +145,7 @@ def outcome_text(outcome: Outcome) -> str:
         ("method", f"{summary['method']} at {summary['epsilon']}, {summary['task']}"),
         ("labels", "" if summary["labels_used"] else f"none used, but clusters; {WEAKER}"),
         *_bounds(protected),
-        ("use", MISREAD if METHODS[summary["method"]].misleads else ""),
+        ("use", MISREAD if misread else ""),
         ("fidelity", ", ".join(fidelity)),
         *_left_out([(r.path, r.status, r.reason or "") for r in outcome.records if r.reason]),
         ("secret", f"{Places(outcome.release).private} holds the key: never publish it"),

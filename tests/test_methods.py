@@ -39,7 +39,7 @@ def _small(monkeypatch):
     """Blocks, attacks and games of a size for tests; what is promised does not depend on it."""
     monkeypatch.setattr(methods_base, "BLOCK", 8)
     monkeypatch.setattr(adversarial_targeted, "ATTACK_STEPS", 2)
-    monkeypatch.setattr(METHODS["robust"], "lineup", SMALL_LINEUP)
+    monkeypatch.setattr(adversarial_targeted.MisleadingTwo, "lineup", SMALL_LINEUP)
     monkeypatch.setattr(error_minimizing, "BATCH", 4)
     monkeypatch.setattr(error_minimizing, "MOST_TURNS", 1)
     monkeypatch.setattr(error_minimizing, "REFINING_STEPS", 2)
@@ -292,6 +292,27 @@ def test_images_without_any_finding_have_a_texture_of_their_own():
     assert (delta[2:].abs().mean((1, 2, 3)) > BUDGET.radius / 10).all()
 
 
+def test_of_masks_the_foreground_has_a_texture_and_an_empty_mask_the_whole_image():
+    method, (images, targets, names) = METHODS["synthetic"](setting("segmentation")), examples()
+    targets = torch.zeros(COUNT, SIZE, SIZE, dtype=torch.long)
+    targets[:5, 8:20, 5:25] = 1
+    delta = method.perturb(images, targets, names)
+    foreground = targets[2:5, None] == 1
+    assert (delta[2:5][foreground].abs() > BUDGET.radius / 10).float().mean() > 0.8
+    assert not delta[2:5][~foreground].any()
+    assert (delta[5:].abs().mean((1, 2, 3)) > BUDGET.radius / 2).all()
+
+
+def test_in_colour_green_moves_against_red_and_blue():
+    images, targets, names = examples(channels=3)
+    grey = torch.full_like(images, 0.5)
+    method = METHODS["synthetic"](setting(channels=3))
+    red, green, blue = method.perturb(grey, targets, names).unbind(1)
+    assert red.any()
+    assert torch.allclose(red, -green, atol=1e-6)
+    assert torch.allclose(red, blue, atol=1e-6)
+
+
 # Adversarial, targeted
 
 
@@ -306,6 +327,17 @@ def test_the_wrong_class_is_never_the_own_and_each_class_is_one_s_target(count):
         assert sorted(wrong.tolist()) == targets.tolist()
         drawn.add(tuple(wrong.tolist()))
     assert len(drawn) > 1 or count == 2
+
+
+@pytest.mark.parametrize("name", ["advt", "robust"])
+def test_the_wrong_classes_that_were_chosen_are_each_once_and_kept(name):
+    method = fitted(name, "classification", 1)
+    again = METHODS[name](setting(key=5))
+    again.load(method.state())
+    wrong = getattr(again, "chosen", again)._wrong(torch.arange(len(CLASSES)))
+    assert sorted(wrong.tolist()) == [0, 1, 2]
+    assert (wrong != torch.arange(len(CLASSES))).all()
+    assert torch.equal(wrong, getattr(method, "chosen", method).wrong_classes)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "segmentation"])
@@ -334,9 +366,8 @@ def test_the_surrogate_takes_every_image_for_the_wrong_class_more_than_before():
 
 def test_robust_asks_two_families_one_of_them_trained_adversarially(monkeypatch):
     monkeypatch.undo()
-    lineup = METHODS["robust"].lineup
+    lineup = METHODS["robust"](setting()).chosen.lineup
     assert len({each.classifier for each in lineup}) > 1
-    assert len({each.segmenter for each in lineup}) > 1
     assert sum(each.adversarial for each in lineup) == len(lineup) / 2
     recipes = [each.recipe(setting(effort=1), 1000) for each in lineup]
     radii = {each.adversarial.budget.epsilon for each in recipes if each.adversarial}

@@ -1,6 +1,6 @@
 """The ways of making a perturbation, by the names of `--method`."""
 
-from medshield.methods.adversarial_targeted import AdversarialTargeted, Robust
+from medshield.methods.adversarial_targeted import AdversarialTargeted
 from medshield.methods.base import Method, Setting
 from medshield.methods.error_minimizing import ErrorMinimizing
 from medshield.methods.published import (
@@ -10,6 +10,7 @@ from medshield.methods.published import (
     UnlearnableExamples,
 )
 from medshield.methods.random_noise import RandomNoise
+from medshield.methods.robust import Robust
 from medshield.methods.synthetic import Synthetic
 
 METHODS: dict[str, type[Method]] = {

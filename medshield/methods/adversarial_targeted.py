@@ -1,15 +1,17 @@
-"""`advt` and `robust`: class-targeted adversarial noise from models trained on clean data.
+"""Class-targeted adversarial noise from models trained on clean data: `advt`, and more.
 
 Fowl et al. 2021, Adversarial Examples Make Strong Poisons ("TAP"): each image is moved until a
 cleanly trained model sees the features of another, fixed class in it. A victim then learns the
-features of that class under the wrong name.
+features of that class under the wrong name. Which class it is for which is tried out beforehand
+(`wrong_classes`).
 
 `advt` is that, with one surrogate. What it leads astray is a trainer of much the same model: one
 who trains adversarially (Madry et al. 2018) looks at features that the surrogate never used. So
-`robust` asks a second surrogate of another architecture, itself trained adversarially at half of
-epsilon: what it reads are the features that survive a perturbation of that radius, and a victim
-of its kind is misled by nothing less than moving those. The steps of the attack ask the
-surrogates in turn, so that a second one costs no more steps.
+`MisleadingTwo`, which is `robust` for images with labels, asks a second surrogate of another
+architecture, itself trained adversarially at half of epsilon: what it reads are the features that
+survive a perturbation of that radius, and a victim of its kind is misled by nothing less than
+moving those. The steps of the attack ask the surrogates in turn, so that a second one costs no
+more steps.
 
 Both go by momentum, over views that are flipped, shifted, resampled, brighter and darker: what a
 victim sees has been through a file, a trainer's resizing and a trainer's augmentation.
@@ -28,14 +30,17 @@ from torch import Tensor, nn
 
 from medshield import models
 from medshield.budget import Budget
-from medshield.methods.base import Method, Progress, Setting
+from medshield.methods.base import BLOCK, Method, Progress, Setting
 from medshield.methods.views import keyed_views
+from medshield.methods.wrong_classes import MOST_CLASSES, least_taught, sample
 from medshield.projected_gradient import projected_gradient
 from medshield.randomness import seeded
-from medshield.tasks import Classification
+from medshield.tasks import TASKS, Classification
 from medshield.training import AdversarialTraining, Recipe, train
 
 ATTACK_STEPS = 40
+TRIAL_STEPS = 20
+"""Of the attacks from which the wrong classes are chosen."""
 MOMENTUM = 0.9
 REACH = 2.5
 """How far the steps of an attack could go together, in epsilons."""
@@ -45,6 +50,8 @@ FEWEST_EPOCHS, MOST_EPOCHS = 8, 40
 ADVERSARY_RADIUS = Fraction(1, 2)
 """Of a surrogate's adversarial training, in epsilons, which leaves as much to move features by."""
 ADVERSARY_STEPS = 2
+WRONG_CLASSES = "wrong_classes"
+"""Of a saved state."""
 
 
 @dataclass(frozen=True)
@@ -76,48 +83,74 @@ class Surrogate:
 
 
 class AdversarialTargeted(Method):
-    """Targets the next class of a keyed cycle; the opposite of every finding; the inverted mask."""
+    """Targets another class for each; the opposite of every finding; the inverted mask."""
 
     name = "advt"
-    misleads = True
+    misleads = frozenset(TASKS)
     lineup: ClassVar[tuple[Surrogate, ...]] = (Surrogate("resnet18", "unet_resnet18"),)
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         with seeded(setting.key.number(self.name, "surrogates")):
             self.surrogates = nn.ModuleList(each.built(setting) for each in self.lineup)
+        self.wrong_classes = self._next_of_a_cycle()
 
     def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
+        parts = len(self.lineup) + 1
         for number, (surrogate, model) in enumerate(zip(self.lineup, self.surrogates, strict=True)):
             recipe = surrogate.recipe(self.setting, len(images))
             with seeded(self.setting.key.number(self.name, "training", str(number))):
                 losses = train(model, self.setting.task, images, targets, recipe)
                 for epoch, _ in enumerate(losses, 1):
-                    progress((number + epoch / recipe.epochs) / len(self.lineup))
+                    progress((number + epoch / recipe.epochs) / parts)
             model.eval()
+        if 2 < len(self.wrong_classes) <= MOST_CLASSES and targets.min() < targets.max():
+            self.wrong_classes = self._least_taught(images, targets)
+        progress(1)
 
-    def state(self) -> dict[str, Tensor]:
-        return {name: value.cpu() for name, value in self.surrogates.state_dict().items()}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        self.surrogates.load_state_dict(state)
-
-    def _wrong(self, targets: Tensor) -> Tensor:
+    def _next_of_a_cycle(self) -> Tensor:
+        """The wrong class of each before any was tried: the next of a keyed cycle; (classes,)."""
         if not isinstance(self.setting.task, Classification):
-            return 1 - targets
+            return torch.empty(0, dtype=torch.long)
         count = len(self.setting.task.classes)
         order = torch.from_numpy(self.setting.key.numpy(self.name, "classes").permutation(count))
         following = torch.empty(count, dtype=torch.long)
         following[order] = order.roll(-1)
-        return following.to(targets.device)[targets]
+        return following
+
+    def _least_taught(self, images: Tensor, targets: Tensor) -> Tensor:
+        rows = sample(targets, self.setting.key.numpy(self.name, "trials")).to(images.device)
+
+        def move(images: Tensor, wrong: Tensor) -> Tensor:
+            batches = zip(torch.split(images, BLOCK), torch.split(wrong, BLOCK), strict=True)
+            steps = self.setting.scaled(TRIAL_STEPS)
+            return torch.cat([self._moved(batch, aim, steps) for batch, aim in batches])
+
+        count = len(self.wrong_classes)
+        chosen = least_taught(move, self.surrogates[0], images[rows], targets[rows], count)
+        return torch.tensor(chosen)
+
+    def state(self) -> dict[str, Tensor]:
+        weights = {name: value.cpu() for name, value in self.surrogates.state_dict().items()}
+        return {**weights, WRONG_CLASSES: self.wrong_classes}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.wrong_classes = state[WRONG_CLASSES]
+        weights = {name: value for name, value in state.items() if name != WRONG_CLASSES}
+        self.surrogates.load_state_dict(weights)
+
+    def _wrong(self, targets: Tensor) -> Tensor:
+        if len(self.wrong_classes):
+            return self.wrong_classes.to(targets.device)[targets]
+        return 1 - targets
 
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
-        """Every step asks the next surrogate, about images seen in another way."""
-        wrong = self._wrong(targets)
+        return self._moved(images, self._wrong(targets), ATTACK_STEPS) - images
+
+    def _moved(self, images: Tensor, wrong: Tensor, count: int) -> Tensor:
+        """Every one of `count` steps asks the next surrogate, about images seen in another way."""
         steps = zip(
-            cycle(self.surrogates),
-            keyed_views(self.setting, self.name, ATTACK_STEPS),
-            strict=False,
+            cycle(self.surrogates), keyed_views(self.setting, self.name, count), strict=False
         )
 
         def towards_wrong_class(perturbed: Tensor) -> Tensor:
@@ -125,18 +158,17 @@ class AdversarialTargeted(Method):
             seen, truth = view.of(perturbed), view.of(wrong) if wrong.ndim == 3 else wrong
             return self.setting.task.loss(surrogate(seen), truth).sum()
 
-        attacked = projected_gradient(
+        return projected_gradient(
             towards_wrong_class,
             images,
             self.setting.budget,
-            steps=ATTACK_STEPS,
-            step_size=REACH * self.setting.budget.radius / ATTACK_STEPS,
+            steps=count,
+            step_size=REACH * self.setting.budget.radius / count,
             momentum=MOMENTUM,
         )
-        return attacked - images
 
 
-class Robust(AdversarialTargeted):
+class MisleadingTwo(AdversarialTargeted):
     """The same against two surrogates of unlike architecture, one of them trained adversarially."""
 
     name = "robust"

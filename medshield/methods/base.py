@@ -60,14 +60,14 @@ class Method(ABC):
     Attributes:
         name: as in `--method`.
         trains: whether `fit` needs images at all.
-        misleads: whether images carry the looks of another class afterwards, so that models
-            which were trained on clean ones misread them.
+        misleads: names of the tasks where images carry the looks of another class afterwards, so
+            that models which were trained on clean ones misread them.
         fitting, applying: what `fit` and `perturb` cost this instance so far.
     """
 
     name: ClassVar[str]
     trains: ClassVar[bool] = True
-    misleads: ClassVar[bool] = False
+    misleads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

@@ -22,6 +22,12 @@ LOWEST_CYCLES = 2.5
 HIGHEST_CYCLES = 9.0
 BANDWIDTH = 0.22
 """Standard deviation of a band around its centre, in units of the centre frequency."""
+MASK_CYCLES = 0.31
+"""Centre frequency of the texture of a foreground, cycles per pixel of the grid."""
+KEYED = 0.1
+"""How far the key moves a centre frequency, as a share of it."""
+OPPOSED = (1.0, -1.0, 1.0)
+"""Signs of red, green and blue."""
 CONTRAST = 4.0
 """How hard a texture is pushed towards plus and minus epsilon; larger is nearer to two-valued."""
 
@@ -41,13 +47,16 @@ class Band:
 
 
 def keyed_bands(count: int, setting: Setting) -> list[Band]:
-    """One band per class, spread over the spectrum, dealt out by the key."""
+    """One band per class, dealt out by the key over the spectrum; of masks, over its fine end."""
     rng = setting.key.numpy("synthetic", "bands")
+    if setting.task.name == "segmentation":
+        finest = MASK_CYCLES * setting.size * (1 + KEYED * rng.uniform(-1, 1))
+        return [Band(finest / 2**halvings, 0) for halvings in range(count)]
     lobes = [0] if count <= 3 else [1, -1]
     rings = math.ceil(count / len(lobes))
     top = min(HIGHEST_CYCLES * max(1.0, rings / 3), setting.size / 3.5)
     ratio = (top / LOWEST_CYCLES) ** (1 / max(1, rings - 1))
-    centres = [LOWEST_CYCLES * ratio**i * (1 + 0.1 * rng.uniform(-1, 1)) for i in range(rings)]
+    centres = [LOWEST_CYCLES * ratio**i * (1 + KEYED * rng.uniform(-1, 1)) for i in range(rings)]
     bands = [Band(centre, lobe) for centre in centres for lobe in lobes]
     return [bands[i] for i in rng.permutation(len(bands))[:count]]
 
@@ -59,7 +68,7 @@ class Synthetic(UntrainedMethod):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        count = setting.task.condition_channels
+        count = setting.task.condition_channels  # of masks: foreground, and images without any
         if setting.task.name == "multilabel":
             count += 1  # for images without any finding
         self.spectra = torch.stack([self._spectrum(b) for b in keyed_bands(count, setting)])
@@ -87,8 +96,12 @@ class Synthetic(UntrainedMethod):
         textures = torch.fft.irfft2(waves, s=(size, size))
         textures = textures / textures.std((2, 3), keepdim=True)
         shares = self.setting.task.conditions(targets, size)
+        if self.setting.task.name == "segmentation":
+            shares = shares[:, 1:]  # the foreground
         if len(self.spectra) > shares.shape[1]:
-            without = (shares.sum(1, keepdim=True) == 0).to(shares)
-            shares = torch.cat([shares, without], 1)
+            without = (shares.sum((1, 2, 3), keepdim=True) == 0).to(shares)
+            shares = torch.cat([shares, without.expand_as(shares[:, :1])], 1)
         mixed = (textures.to(images) * shares).sum(1, keepdim=True)
-        return (torch.tanh(CONTRAST * mixed) * self.setting.budget.radius).expand_as(images)
+        signs = torch.tensor(OPPOSED if self.setting.channels == 3 else (1.0,)).to(images)
+        shape = torch.tanh(CONTRAST * mixed) * signs[:, None, None]
+        return shape * self.setting.budget.radius

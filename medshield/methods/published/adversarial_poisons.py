@@ -20,7 +20,7 @@ from medshield.methods.base import Progress
 from medshield.methods.published.surrogate import SurrogateMethod, viewed_alike
 from medshield.projected_gradient import projected_gradient
 from medshield.randomness import seeded
-from medshield.tasks import Classification
+from medshield.tasks import TASKS, Classification
 from medshield.training import Recipe, train
 
 EPOCHS = 40
@@ -33,7 +33,7 @@ class AdversarialPoisons(SurrogateMethod):
     """Targets the next class by number, with no key in the choice."""
 
     name = "tap"
-    misleads = True
+    misleads = frozenset(TASKS)
 
     def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
         recipe = Recipe(epochs=self.setting.scaled(EPOCHS))

@@ -1,0 +1,39 @@
+"""`robust`: of all that was tried, what leaves a victim least to learn, by the kind of task.
+
+Labels are protected by misdirection, see `adversarial_targeted`; masks by a texture in their
+foreground, see `synthetic`. docs/protection.md has what was measured, and what else was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from medshield.methods.adversarial_targeted import MisleadingTwo
+from medshield.methods.base import Method, Progress, Setting
+from medshield.methods.synthetic import Synthetic
+
+
+class Robust(Method):
+    """The method of the task, under one name."""
+
+    name = "robust"
+    misleads = frozenset({"classification", "multilabel"})
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        kind = Synthetic if setting.task.name == "segmentation" else MisleadingTwo
+        self.chosen: Method = kind(setting)
+
+    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
+        self.chosen._fit(images, targets, progress)
+
+    def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
+        return self.chosen._delta(images, targets, names)
+
+    def state(self) -> dict[str, Tensor]:
+        return self.chosen.state()
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.chosen.load(state)
