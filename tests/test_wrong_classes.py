@@ -25,7 +25,7 @@ def test_the_choice_is_the_one_whose_images_can_be_moved(best):
         moves = torch.tensor(best)[own] == wrong
         return torch.where(moves[:, None, None, None], corners(wrong), images)
 
-    assert least_taught(move, model, corners(targets), targets, CLASSES) == best
+    assert least_taught(move, [model], corners(targets), targets, CLASSES) == best
 
 
 def test_a_sample_has_of_each_class_as_many_or_all_that_there_are():

@@ -127,7 +127,7 @@ class AdversarialTargeted(Method):
             return torch.cat([self._moved(batch, aim, steps) for batch, aim in batches])
 
         count = len(self.wrong_classes)
-        chosen = least_taught(move, self.surrogates[0], images[rows], targets[rows], count)
+        chosen = least_taught(move, self.surrogates, images[rows], targets[rows], count)
         return torch.tensor(chosen)
 
     def state(self) -> dict[str, Tensor]:

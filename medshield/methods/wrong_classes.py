@@ -4,13 +4,14 @@ A victim that trains on images moved towards a wrong class learns that class's f
 name of theirs. How far that leads it astray depends on which class was chosen for which: images
 that can hardly be moved teach their own class, whatever else they carry. With four classes there
 are nine ways to choose, with very unlike results, so they are tried: a sample of the images is
-moved towards every other class, and of each choice a linear classifier on a surrogate's features
-says how much of the clean images it teaches.
+moved towards every other class, and of each choice linear classifiers on the surrogates' features
+say how well it teaches to rank clean images. Ranking tells choices apart more surely than accuracy
+does, and strong penalties more surely than weak ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 
 import numpy as np
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from medshield.metrics import balanced_accuracy
+from medshield.metrics import macro_auroc
 
 MOST_CLASSES = 16
 """Trials move the sample once per class; sets of more classes keep the key's choice."""
 SAMPLE = 256
 """Images that are tried, the classes alike."""
-PENALTY = 0.1
+PENALTY = 0.001
 """The classifier's C: the inverse strength of its L2 penalty on standardised features."""
 MOST_ITERATIONS = 300
 
@@ -36,32 +37,35 @@ Features = NDArray[np.float32]
 
 def least_taught(
     move: Callable[[Tensor, Tensor], Tensor],
-    model: nn.Module,
+    models: Iterable[nn.Module],
     images: Tensor,
     targets: Tensor,
     count: int,
 ) -> Choice:
-    """The choice from which a linear classifier learns least about clean images.
+    """The choice from which linear classifiers learn least about clean images.
 
     Args:
         move: takes images (n, channels, side, side) and the wrong class of each (n,), and gives
             the images moved towards it.
-        model: whose last linear layer's input are the features.
+        models: each sees images by what its last linear layer is given.
         images: a sample, (n, channels, side, side) in [0, 1].
         targets: (n) class indices.
         count: classes, 3 or more.
     """
     truth = targets.cpu().numpy()
-    clean = _features(model, images)
-    moved = {
-        shift: _features(model, move(images, (targets + shift) % count))
-        for shift in range(1, count)
-    }
+    moved = {shift: move(images, (targets + shift) % count) for shift in range(1, count)}
+    views = [
+        (_features(model, images), {shift: _features(model, x) for shift, x in moved.items()})
+        for model in models
+    ]
 
     def taught(choice: Choice) -> float:
         shifts = (np.array(choice)[truth] - truth) % count
-        seen = np.stack([moved[shift][row] for row, shift in enumerate(shifts.tolist())])
-        return _taught(seen, clean, truth)
+        found = 0.0
+        for clean, by_shift in views:
+            seen = np.stack([by_shift[shift][row] for row, shift in enumerate(shifts.tolist())])
+            found += _taught(seen, clean, truth)
+        return found
 
     shifted = [tuple((each + shift) % count for each in range(count)) for shift in moved]
     return _lowest(taught, shifted)
@@ -103,12 +107,13 @@ def _exchanged(choice: Choice) -> Iterator[Choice]:
 
 
 def _taught(seen: Features, clean: Features, truth: NDArray[np.int64]) -> float:
-    """Balanced accuracy on clean features of a classifier that is fitted on those seen."""
+    """How far from 0.5 the macro AUROC on clean features is, after a fit to those seen."""
     mean, spread = seen.mean(0), seen.std(0) + 1e-6
     classifier = LogisticRegression(
         C=PENALTY, max_iter=MOST_ITERATIONS, class_weight="balanced"
     ).fit((seen - mean) / spread, truth)
-    return balanced_accuracy(classifier.predict((clean - mean) / spread), truth)
+    known = classifier.predict_proba((clean - mean) / spread)
+    return abs(macro_auroc(known, classifier.classes_ == truth[:, None]) - 0.5)
 
 
 @torch.no_grad()
