@@ -303,14 +303,16 @@ def test_of_masks_the_foreground_has_a_texture_and_an_empty_mask_the_whole_image
     assert (delta[5:].abs().mean((1, 2, 3)) > BUDGET.radius / 2).all()
 
 
-def test_in_colour_green_moves_against_red_and_blue():
+def test_green_moves_against_red_and_blue_and_grey_images_stay_grey():
     images, targets, names = examples(channels=3)
-    grey = torch.full_like(images, 0.5)
+    images = torch.full_like(images, 0.5)
+    images[1::2, 0] = 0.6
     method = METHODS["synthetic"](setting(channels=3))
-    red, green, blue = method.perturb(grey, targets, names).unbind(1)
+    red, green, blue = method.perturb(images, targets, names).unbind(1)
     assert red.any()
-    assert torch.allclose(red, -green, atol=1e-6)
     assert torch.allclose(red, blue, atol=1e-6)
+    assert torch.allclose(red[1::2], -green[1::2], atol=1e-6)
+    assert torch.allclose(red[::2], green[::2], atol=1e-6)
 
 
 # Adversarial, targeted

@@ -102,6 +102,9 @@ class Synthetic(UntrainedMethod):
             without = (shares.sum((1, 2, 3), keepdim=True) == 0).to(shares)
             shares = torch.cat([shares, without.expand_as(shares[:, :1])], 1)
         mixed = (textures.to(images) * shares).sum(1, keepdim=True)
-        signs = torch.tensor(OPPOSED if self.setting.channels == 3 else (1.0,)).to(images)
-        shape = torch.tanh(CONTRAST * mixed) * signs[:, None, None]
-        return shape * self.setting.budget.radius
+        shape = torch.tanh(CONTRAST * mixed) * self.setting.budget.radius
+        if self.setting.channels == 1:
+            return shape
+        is_grey = (images == images[:, :1]).flatten(1).all(1)[:, None, None, None]
+        opposed = torch.tensor(OPPOSED).to(images)[:, None, None]
+        return torch.where(is_grey, shape, shape * opposed)
