@@ -101,6 +101,22 @@ def test_keeps_bound_headers_and_direction(options, size, put, tmp_path):
     assert np.corrcoef(wanted.ravel(), achieved.ravel())[0, 1] > 0.5
 
 
+@pytest.mark.parametrize(("subsampling", "least"), [(0, 0.86), (2, 0.76)], ids=["4:4:4", "4:2:0"])
+def test_most_of_a_change_in_opposed_colours_is_kept(subsampling, least, put):
+    """Red and blue against green fill the bound in every channel, where rounding costs most."""
+    image = CODEC.decode(put(jpeg(96, 112, quality=90, subsampling=subsampling)))
+    y, x = np.mgrid[:96, :112]
+    pattern = 8 * np.tanh(3 * np.sin(y / 5) * np.cos(x / 6))
+    wanted = np.clip(image.stored + pattern[None, ..., None] * (1, -1, 1), 0, 255).astype(np.uint8)
+    target = put(b"", "released.jpg")
+    CODEC.write(image, wanted, target, 8)
+    achieved = CODEC.decode(target).stored.astype(float) - image.stored
+    asked = wanted.astype(float) - image.stored
+    assert np.abs(achieved).max() <= 8
+    share = (achieved * asked).sum() / (asked**2).sum()
+    assert share > least
+
+
 @pytest.mark.parametrize("size", [(33, 31), (7, 50), (64, 8)])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
 def test_grey(size, options, put, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,6 +70,21 @@ class Rate:
             activity = self._activity[number][places][..., None, None]
             total += float(self._bits[number][activity, _PLACE, magnitude_category(own)].sum())
         return total
+
+    def price(
+        self, number: int, values: NDArray[Any], places: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """About what each coefficient costs in bits; nothing for DC, which is coded by differences.
+
+        Args:
+            number: of the component.
+            values: its coefficients in these units, whole numbers.
+            places: the numbers of these units.
+        """
+        activity = self._activity[number][places][..., None, None]
+        bits = self._bits[number][activity, _PLACE, magnitude_category(values)]
+        bits[..., 0, 0] = 0
+        return bits
 
     def _cheaper(
         self,

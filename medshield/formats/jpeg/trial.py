@@ -28,6 +28,8 @@ class Trial:
     Attributes:
         change: (units, unit height, unit width, channels), decoded pixels less the source's.
         furthest: (units,), the greatest change in each.
+        inside: (units, unit height, unit width, 1), whether a pixel is one of the picture.
+        is_exact: whether this package's own arithmetic decodes as the library does.
     """
 
     def __init__(self, coefficients: Coefficients, source: NDArray[np.uint8]) -> None:
@@ -40,13 +42,13 @@ class Trial:
         self._coefficients = coefficients
         self._source = coefficients.cut(source.astype(np.int16))
         self._planes = [np.zeros(own.shape, np.int16) for own in coefficients.original]
-        self._inside = coefficients.cut(np.ones((*source.shape[:2], 1), bool), beyond=False)
+        self.inside = coefficients.cut(np.ones((*source.shape[:2], 1), bool), beyond=False)
         self.change = np.zeros_like(self._source)
         self.furthest = np.zeros(len(self._source), np.int16)
-        self._is_exact = True
+        self.is_exact = True
         self.update(coefficients.original, np.arange(len(self._source)))
         # A library of another make may compute otherwise; then it decodes by itself.
-        self._is_exact = not self.furthest.any()
+        self.is_exact = not self.furthest.any()
 
     def update(self, values: list[NDArray[np.int16]], places: NDArray[np.int64]) -> None:
         """Take other coefficients in some units.
@@ -55,7 +57,7 @@ class Trial:
             values: the coefficients of all units.
             places: the numbers of the units in which they changed.
         """
-        if not self._is_exact:
+        if not self.is_exact:
             self._decode_all(values)
             return
         for part in in_parts(places):
@@ -102,7 +104,7 @@ class Trial:
                 chosen = window[places // columns, places % columns]
                 planes.append(upsample(chosen, factors, smooth=self._is_smooth(factors)))
         pixels = to_rgb(planes) if self._coefficients.is_rotated else np.stack(planes, axis=-1)
-        change: NDArray[np.int16] = (pixels - self._source[places]) * self._inside[places]
+        change: NDArray[np.int16] = (pixels - self._source[places]) * self.inside[places]
         return change
 
     def _is_smooth(self, factors: tuple[int, int]) -> bool:
