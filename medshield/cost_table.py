@@ -20,7 +20,8 @@ HEADER = (
     *("apply passes", "seconds / victim's", "passes / victim's"),
 )
 """A victim's training stands under "fit". A pass is one image going through a surrogate forward
-and back; forward alone is a third. Seconds are wall time without reading and writing files."""
+and back; forward alone is a third. Seconds are wall time without reading and writing files. The ratios
+are to a victim that trains on as many images as were protected."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,20 @@ def _row(spent: Spent, training: Cost | None) -> tuple[Any, ...]:
     return (
         *(spent.method, str(spent.epsilon), spent.images, None),
         *(_seconds(fit), _seconds(apply), _passes(fit), _passes(apply)),
-        _ratio(_seconds(whole), _seconds(training)),
-        _ratio(_passes(whole), _passes(training)),
+        *_shares(whole, spent.images, training, spent.training_images),
+    )
+
+
+def _shares(
+    whole: Cost | None, images: int, training: Cost | None, training_images: int
+) -> tuple[float | None, float | None]:
+    """Seconds and passes of protecting an image, in those that training on it takes."""
+    if not whole or not training:
+        return None, None
+    more = images / training_images
+    return (
+        _ratio(whole.seconds, training.seconds * more),
+        _ratio(whole.passes, training.passes * more),
     )
 
 
@@ -105,8 +118,8 @@ def _passes(cost: Cost | None) -> int | None:
     return round(cost.passes) if cost else None
 
 
-def _ratio(value: float | None, unit: float | None) -> float | None:
-    return round(value / unit, 2) if value is not None and unit else None
+def _ratio(value: float, unit: float) -> float | None:
+    return round(value / unit, 2) if unit else None
 
 
 def lines(table: Sequence[tuple[Any, ...]]) -> list[list[str]]:

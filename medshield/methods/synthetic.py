@@ -22,7 +22,7 @@ LOWEST_CYCLES = 2.5
 HIGHEST_CYCLES = 9.0
 BANDWIDTH = 0.22
 """Standard deviation of a band around its centre, in units of the centre frequency."""
-MASK_CYCLES = 0.16
+MASK_CYCLES = 0.12
 """Centre frequency of the texture of a foreground, cycles per pixel of the grid."""
 KEYED = 0.1
 """How far the key moves a centre frequency, as a share of it."""
