@@ -20,8 +20,8 @@ HEADER = (
     *("apply passes", "seconds / victim's", "passes / victim's"),
 )
 """A victim's training stands under "fit". A pass is one image going through a surrogate forward
-and back; forward alone is a third. Seconds are wall time without reading and writing files. The ratios
-are to a victim that trains on as many images as were protected."""
+and back; forward alone is a third. Seconds are wall time without reading and writing files. The
+ratios are to a victim that trains on as many images as were protected."""
 
 
 @dataclass(frozen=True)
