@@ -277,7 +277,7 @@ def _fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str
     )
     method = METHODS[config.method](setting)
     clusters = None
-    if method.trains or not found.annotations.labelled:
+    if setting.task.name in method.trains or not found.annotations.labelled:
         frames = _chosen_frames(files, key)
         with progress.bar("loading") as update:
             known = examples.load(

@@ -28,6 +28,12 @@ BUDGET = Budget(Fraction(8, 255))
 CLASSES = ("a", "b", "c")
 TASK_TYPES = {task.name: task for task in (Classification, MultiLabel, Segmentation)}
 TRAINED = [name for name, method in METHODS.items() if method.trains]
+UNTRAINED = [
+    (name, task)
+    for name, method in METHODS.items()
+    for task in TASK_TYPES
+    if task not in method.trains
+]
 TABLE = [(name, task, channels) for name in METHODS for task in TASK_TYPES for channels in (1, 3)]
 
 every_method = pytest.mark.parametrize(("name", "task", "channels"), TABLE)
@@ -217,9 +223,13 @@ def test_progress_goes_from_none_to_all(name):
     assert told[-1] == 1
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in TRAINED])
-def test_what_needs_no_training_keeps_nothing(name):
-    assert METHODS[name](setting()).state() == {}
+@pytest.mark.parametrize(("name", "task"), UNTRAINED)
+def test_what_needs_no_training_keeps_nothing(name, task):
+    assert METHODS[name](setting(task)).state() == {}
+
+
+def test_a_texture_for_masks_needs_no_training():
+    assert ("robust", "segmentation") in UNTRAINED
 
 
 def test_no_method_can_leave_the_ball():

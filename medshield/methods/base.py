@@ -17,7 +17,7 @@ from torch import Tensor
 from medshield.budget import Budget
 from medshield.cost import Cost
 from medshield.keys import Key
-from medshield.tasks import Task
+from medshield.tasks import TASKS, Task
 
 BLOCK = 64
 """Images perturbed at once, always exactly this many: with the shapes fixed, an image's result
@@ -59,14 +59,14 @@ class Method(ABC):
 
     Attributes:
         name: as in `--method`.
-        trains: whether `fit` needs images at all.
+        trains: names of the tasks for which `fit` needs images at all.
         misleads: names of the tasks where images carry the looks of another class afterwards, so
             that models which were trained on clean ones misread them.
         fitting, applying: what `fit` and `perturb` cost this instance so far.
     """
 
     name: ClassVar[str]
-    trains: ClassVar[bool] = True
+    trains: ClassVar[frozenset[str]] = frozenset(TASKS)
     misleads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, setting: Setting) -> None:
@@ -122,7 +122,7 @@ class Method(ABC):
 class UntrainedMethod(Method):
     """A method that follows from the key alone."""
 
-    trains = False
+    trains = frozenset()
 
     def state(self) -> dict[str, Tensor]:
         return {}

@@ -19,7 +19,7 @@ class Robust(Method):
     """The method of the task, under one name."""
 
     name = "robust"
-    misleads = frozenset({"classification", "multilabel"})
+    trains = misleads = frozenset({"classification", "multilabel"})
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
