@@ -196,7 +196,7 @@ class CellResult:
             why = f"trained on clean images, the victim's {score} does not surely beat its floor"
             return Verdict.INCONCLUSIVE, why
         enough = (1 + self.floor) / 2
-        if decisive.verdict is Verdict.PROTECTED and self.fitted < enough:
+        if decisive.verdict is not Verdict.NOT_PROTECTED and self.fitted < enough:
             return Verdict.INCONCLUSIVE, (
                 f"the victim did not fit its protected training data ({self.fitted:.2f}, "
                 f"expected {enough:.2f}); raise --epochs"

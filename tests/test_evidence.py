@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from medshield import evidence
-from medshield.evidence import Leakage, Verdict, measure_leakage, summarise, worst
+from medshield.evidence import CellResult, Leakage, Verdict, measure_leakage, summarise, worst
 from medshield.tasks import Classification
+from medshield.trials import Cell
 
 TASK = Classification(("benign", "malignant"))
 COUNT, SEEDS = 400, 3
@@ -164,6 +165,22 @@ def test_a_part_that_leaks_decides_before_one_that_could_not_tell():
     order = [Verdict.PROTECTED, Verdict.INCONCLUSIVE, Verdict.PARTLY, Verdict.NOT_PROTECTED]
     for number in range(1, 5):
         assert worst(order[:number]) is worst(order[:number][::-1]) is order[number - 1]
+
+
+@pytest.mark.parametrize(
+    ("high", "fitted", "verdict"),
+    [
+        (0.1, 0.9, Verdict.PROTECTED),
+        (0.4, 0.9, Verdict.PARTLY),
+        (0.1, 0.7, Verdict.INCONCLUSIVE),
+        (0.4, 0.7, Verdict.INCONCLUSIVE),
+        (0.9, 0.7, Verdict.NOT_PROTECTED),
+    ],
+)
+def test_a_victim_that_did_not_fit_may_find_a_leak_but_no_protection(high, fitted, verdict):
+    found = Leakage("balanced_accuracy", "last epoch", high / 2, 0.0, high, 0.9, 0.6, 0.5, 0.85)
+    cell = CellResult(Cell("resnet18"), "basic", {}, (found,), found.score, 0.5, fitted, {})
+    assert cell.judged("basic")[0] is verdict
 
 
 def test_no_cell_tells_nothing():
