@@ -413,6 +413,7 @@ def _finish(
         "epsilon": epsilon_text(setting.budget.epsilon),
         **({} if config.min_ssim is None else {"min_ssim": config.min_ssim}),
         "task": setting.task.name,
+        "channels": setting.channels,
         "labels_used": generator.clusters is None,
         "intensity": {
             kind: {"low": r.low, "high": r.high, "reason": r.reason}

@@ -26,6 +26,7 @@ MOST_RADII = 4
 MEASURES = {"haarpsi": "HaarPSI"}
 """Names that are not written in capitals."""
 MISREAD = "models trained on clean images misread these, and so may readers: not for diagnosis"
+GREY_MASKS = "grey images with masks were not protected by any method here: measure it"
 WEAKER = "protection is far weaker than with labels, and may be none: measure it"
 
 
@@ -133,6 +134,7 @@ def outcome_text(outcome: Outcome) -> str:
     from medshield.methods import METHODS  # PyTorch, which `protect` has loaded by now
 
     summary = outcome.summary
+    masks_of_grey = summary["task"] == "segmentation" and summary["channels"] == 1
     misread = summary["task"] in METHODS[summary["method"]].misleads
     protected = [record for record in outcome.records if record.status == "protected"]
     labels = "" if summary["labels_used"] else " --labels CSV, where there are labels after all"
@@ -146,6 +148,7 @@ def outcome_text(outcome: Outcome) -> str:
         ("labels", "" if summary["labels_used"] else f"none used, but clusters; {WEAKER}"),
         *_bounds(protected),
         ("use", MISREAD if misread else ""),
+        ("masks", GREY_MASKS if masks_of_grey else ""),
         ("fidelity", ", ".join(fidelity)),
         *_left_out([(r.path, r.status, r.reason or "") for r in outcome.records if r.reason]),
         ("secret", f"{Places(outcome.release).private} holds the key: never publish it"),

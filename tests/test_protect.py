@@ -267,6 +267,17 @@ def test_who_makes_images_of_another_class_s_looks_is_told_so(tmp_path, method, 
     assert ("not for diagnosis" in run.out) == told
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_masks_of_grey_images_come_with_a_warning(tmp_path, colour):
+    source = segmented(tmp_path / "in")
+    if colour:
+        for path in (source / "images").iterdir():
+            png(path, colour=True)
+    run = medshield("protect", source, "-o", tmp_path / "out", "--method", "synthetic", *TINY)
+    assert run.code == 0, run.err
+    assert ("grey images with masks" in run.out) != colour
+
+
 def test_without_a_seed_two_runs_differ(tmp_path):
     source = in_classes(tmp_path / "in")
     one, two = (tree(protected(source, tmp_path / name)) for name in ("one", "two"))
