@@ -26,7 +26,7 @@ MOST_RADII = 4
 MEASURES = {"haarpsi": "HaarPSI"}
 """Names that are not written in capitals."""
 MISREAD = "models trained on clean images misread these, and so may readers: not for diagnosis"
-GREY_MASKS = "grey images with masks were not protected by any method here: measure it"
+GREY_MASKS = "grey images with masks were not protected where this was tried: measure it"
 WEAKER = "protection is far weaker than with labels, and may be none: measure it"
 
 
