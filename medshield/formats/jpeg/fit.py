@@ -175,17 +175,8 @@ class _Search:
             places: numbers of units that don't reach into each other.
             refused: of every unit's coefficients those whose step was tried in vain; renewed.
         """
-        missing = (self._target[places] - self._trial.change[places]) * self._trial.inside[places]
-        far = _energy(missing) > _NEAR_ENOUGH * _energy(self._target[places])
-        places, missing = places[far], missing[far].astype(np.float32)
-        if not len(places):
-            return places
-        steps, gains = self._gains(places, missing)
-        gains[refused[places]] = 0
-        best = gains.argmax(axis=1)[:, None]
-        better = np.take_along_axis(gains, best, axis=1)[:, 0] > 0
-        step = np.take_along_axis(steps, best, axis=1)[better, 0]
-        places, best = places[better], best[better, 0]
+        found = [self._best_step(part, refused) for part in in_parts(places)]
+        places, best, step = (np.concatenate(each) for each in zip(*found, strict=True))
         before = self._flat[places, best]
         after = within_code(before + step, self._original[places, best]).astype(np.int16)
         self._flat[places, best] = after
@@ -197,6 +188,22 @@ class _Search:
         self._flat[places[vain], best[vain]] = before[vain]
         self._trial.update(self.values, places[vain])
         return places
+
+    def _best_step(
+        self, places: NDArray[np.int64], refused: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Of these units those that a step brings nearer, their coefficient, and its step."""
+        missing = (self._target[places] - self._trial.change[places]) * self._trial.inside[places]
+        far = _energy(missing) > _NEAR_ENOUGH * _energy(self._target[places])
+        places, missing = places[far], missing[far].astype(np.float32)
+        if not len(places):
+            return places, places, np.zeros(0, np.float32)
+        steps, gains = self._gains(places, missing)
+        gains[refused[places]] = 0
+        best = gains.argmax(axis=1)[:, None]
+        better = np.take_along_axis(gains, best, axis=1)[:, 0] > 0
+        step = np.take_along_axis(steps, best, axis=1)[better, 0]
+        return places[better], best[better, 0], step
 
     def _gains(
         self, places: NDArray[np.int64], missing: NDArray[np.float32]
