@@ -20,6 +20,8 @@ from medshield.dataset.annotations import AnnotationOptions
 from medshield.evidence import CellResult
 from medshield.frontier import Point
 from medshield.leakage_table import Leaked
+from medshield.methods import METHODS
+from medshield.pretrained import read_backbone
 from medshield.private import make_private_folder
 from medshield.protect import ProtectConfig, protect
 from medshield.tables import columns
@@ -42,6 +44,7 @@ class BenchmarkConfig:
         seed: of keys and victims.
         annotations: where labels or masks are.
         device, workers, min_ssim: as for `protect`.
+        surrogate_weights: as for `protect`, for the methods that ask a pretrained model.
         weights: as for `verify`.
     """
 
@@ -59,6 +62,7 @@ class BenchmarkConfig:
     device: str = "auto"
     workers: int = 2
     min_ssim: float | None = None
+    surrogate_weights: Path | None = None
     weights: tuple[Path, ...] = ()
 
 
@@ -152,11 +156,15 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     verdicts = []
     spent: list[Spent] = []
     points, leaked = [], []
+    backbone = read_backbone(config.surrogate_weights) if config.surrogate_weights else None
     for epsilon in config.epsilons:
-        for method in config.methods:
+        for name in config.methods:
+            method = name
+            if backbone and METHODS[name].asks_pretrained:
+                method += f"+{backbone.name}"
             release = config.output / _release_name(method, epsilon, config.min_ssim)
             if not release.exists():
-                protect(_protect_config(config, method, epsilon, release))
+                protect(_protect_config(config, name, epsilon, release))
             evidence = verify(_verify_config(config, release))
             report = json.dumps(evidence.to_json(), default=str)
             (config.output / f"{release.name}.json").write_text(report)
@@ -217,6 +225,7 @@ def _protect_config(
         workers=config.workers,
         resume=True,
         min_ssim=config.min_ssim,
+        surrogate_weights=config.surrogate_weights if METHODS[method].asks_pretrained else None,
     )
 
 

@@ -26,6 +26,7 @@ from medshield.cli_options import (
     preview_option,
     running,
     source_argument,
+    surrogate_weights_option,
     talking,
     uid_option,
     weights_option,
@@ -150,6 +151,8 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
     method = click.get_current_context().get_parameter_source("method")
     if values.get("generator") and method is click.core.ParameterSource.COMMANDLINE:
         raise InputError("--method: the generator has its own; leave one of the two out")
+    if values.get("generator") and values["surrogate_weights"]:
+        raise InputError("--surrogate-weights: the generator is fitted; leave one of the two out")
     from medshield.budget import parse_epsilon
     from medshield.protect import ProtectConfig
 
@@ -167,6 +170,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         workers=values["workers"],
         resume=values.get("resume", False),
         effort=values["effort"],
+        surrogate_weights=values["surrogate_weights"],
         handling=_handling(values),
         uid=values.get("uid", "keep"),
         min_ssim=values.get("min_ssim"),
@@ -372,6 +376,7 @@ def verify(release: Path | None, **values: Any) -> int:
 @option("--image-size", type=click.IntRange(32, 2048), help="Side of grid and input, px.")
 @option("--adv-steps", type=click.IntRange(1), default=3, show_default=True)
 @min_ssim_option
+@surrogate_weights_option
 @weights_option
 @labelling
 @running
@@ -417,6 +422,7 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
                 annotations=_annotation_options(values),
                 device=values["device"],
                 workers=values["workers"],
+                surrogate_weights=values["surrogate_weights"],
                 weights=values["weights"],
             )
         )

@@ -153,6 +153,12 @@ intensity_option = option(
     show_default=True,
     help="Range that eps is a fraction of.",
 )
+surrogate_weights_option = option(
+    "--surrogate-weights",
+    type=FOLDER,
+    metavar="FILE|NAME=FILE",
+    help="robust: ImageNet weights of one more surrogate, against trainers who start from such.",
+)
 fitting = options(
     option(
         "--method",
@@ -172,6 +178,7 @@ fitting = options(
         help="Times the training steps.",
     ),
     option("--seed", type=int, help="For a repeatable key; the default is a random one."),
+    surrogate_weights_option,
 )
 min_ssim_option = option(
     "--min-ssim",

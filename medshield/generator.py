@@ -23,6 +23,7 @@ from medshield.errors import InputError
 from medshield.formats import IntensityRange
 from medshield.keys import KEY_BYTES, Key
 from medshield.methods import METHODS, Method, Setting
+from medshield.pretrained import Backbone
 from medshield.private import make_private_folder, write_private
 from medshield.tasks import TASKS
 from medshield.text import epsilon_text
@@ -89,6 +90,7 @@ class Generator:
         """
         try:
             description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
+            backbone = description.get("pretrained")
             setting = Setting(
                 task=TASKS[description["task"]](tuple(description["classes"])),
                 channels=description["channels"],
@@ -96,6 +98,7 @@ class Generator:
                 budget=Budget(parse_epsilon(description["epsilon"])),
                 key=read_key(folder / KEY),
                 device=device,
+                pretrained=Backbone(backbone) if backbone else None,
             )
             method = METHODS[description["method"]](setting)
             state = load_file(folder / WEIGHTS)
@@ -129,6 +132,7 @@ class Generator:
             "channels": setting.channels,
             "size": setting.size,
             "epsilon": epsilon_text(setting.budget.epsilon),
+            **({"pretrained": setting.pretrained.name} if setting.pretrained else {}),
         }
 
     @staticmethod

@@ -65,6 +65,7 @@ TIMM_NAMES = {
     "vgg11_bn": "vgg11_bn",
     "efficientnet_b0": "efficientnet_b0",
     "efficientnet_lite0": "tf_efficientnet_lite0",
+    "efficientnet_lite1": "tf_efficientnet_lite1",
     "mobilenetv3_small_100": "mobilenetv3_small_100",
 }
 """Classifiers that timm builds, and has ImageNet weights for, by the name that they have here."""

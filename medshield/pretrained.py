@@ -1,4 +1,4 @@
-"""Victims that start from ImageNet, as medical models are usually made: weights, and wrapper.
+"""Models that start from ImageNet, as medical ones are usually made: weights, and wrapper.
 
 Weights come from files that the user has, or from where timm publishes them. A file that other
 code wrote names its tensors differently; what it must have is the same tensors in the same order.
@@ -25,8 +25,11 @@ from medshield.private import make_private_folder
 
 SMALLEST_SIDE = 128
 """Smaller images are enlarged to this side, px: backbones trained at 224 px see little below."""
+PART = 32
+"""Images whose features are computed at a time without batch norm's statistics of a batch: enlarged
+ones outgrow a processor's cache soon."""
 HEAD_TENSORS = 2
-"""Weight and bias of ImageNet's own last layer, which a file may hold and a victim leaves out."""
+"""Weight and bias of ImageNet's own last layer, which a file may hold and a model leaves out."""
 COUNTER = "num_batches_tracked"
 """Batch norm's count of steps: older files lack it, and nothing here reads it."""
 SAFETENSORS = ".safetensors"
@@ -56,6 +59,19 @@ class Weights:
         return {"file": self.path.name, "sha256": self.sha256}
 
 
+@dataclass(frozen=True)
+class Backbone:
+    """An architecture with its ImageNet weights.
+
+    Attributes:
+        name: a key of TIMM_NAMES.
+        weights: None where a saved state brings them.
+    """
+
+    name: str
+    weights: Weights | None = None
+
+
 class AsTrained(Standardise):
     """By the mean and deviation of each channel that the weights were trained with."""
 
@@ -71,7 +87,7 @@ class AsTrained(Standardise):
         return (images - self.mean) / self.deviation
 
 
-class PretrainedVictim(nn.Module):
+class Pretrained(nn.Module):
     """A backbone that knows ImageNet, and a new linear layer on its pooled features.
 
     Takes (n, channels, side, side) in [0, 1]: grey is repeated to three channels, images smaller
@@ -94,6 +110,11 @@ class PretrainedVictim(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """(n, channels, side, side) in [0, 1] to (n, features)."""
+        if self.training:
+            return self._features(images)
+        return torch.cat([self._features(part) for part in torch.split(images, PART)])
+
+    def _features(self, images: Tensor) -> Tensor:
         images = images.expand(-1, 3, -1, -1)
         if images.shape[-1] < SMALLEST_SIDE:
             images = F.interpolate(images, (SMALLEST_SIDE, SMALLEST_SIDE), mode="bilinear")
@@ -105,8 +126,8 @@ class PretrainedVictim(nn.Module):
         return logits
 
 
-def build(name: str, outputs: int, weights: Weights | None = None) -> PretrainedVictim:
-    """A victim whose head is drawn from PyTorch's global randomness.
+def build(name: str, outputs: int, weights: Weights | None = None) -> Pretrained:
+    """A model whose head is drawn from PyTorch's global randomness.
 
     Args:
         name: a key of TIMM_NAMES.
@@ -116,15 +137,15 @@ def build(name: str, outputs: int, weights: Weights | None = None) -> Pretrained
     Raises:
         InputError: the weights are not this backbone's.
     """
-    victim = PretrainedVictim(name, outputs)
+    model = Pretrained(name, outputs)
     if weights:
         state = read_state(weights.path)
         by_order = weights.path.suffix != SAFETENSORS
-        fitting = _fitting(state, victim.backbone.state_dict(), by_order=by_order)
+        fitting = _fitting(state, model.backbone.state_dict(), by_order=by_order)
         if isinstance(fitting, str):
-            raise InputError(f"--weights: {weights.path.name} does not fit {name}: {fitting}")
-        victim.backbone.load_state_dict(fitting, strict=False)  # all but the counters
-    return victim
+            raise InputError(f"{weights.path}: weights do not fit {name}: {fitting}")
+        model.backbone.load_state_dict(fitting, strict=False)  # all but the counters
+    return model
 
 
 def find_weights(
@@ -169,14 +190,24 @@ def read_state(path: Path) -> State:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         what = getattr(error, "strerror", None) or "damaged, or not PyTorch's"
-        raise InputError(f"--weights: {path.name} can't be read ({what})") from error
+        raise InputError(f"{path}: weights can't be read ({what})") from error
     except (pickle.UnpicklingError, SafetensorError) as error:
         raise InputError(
-            f"--weights: {path.name} is not a state dict (.pth of tensors alone, or .safetensors)"
+            f"{path}: weights are no state dict (expected .pth of tensors alone, or .safetensors)"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"--weights: {path.name} holds no state dict; expected names and tensors")
+        raise InputError(f"{path}: weights are no state dict; expected names and tensors")
     return state
+
+
+def read_backbone(given: Path) -> Backbone:
+    """The backbone whose weights are in a file, by name where one is given, as in NAME=FILE.
+
+    Raises:
+        InputError: the file can't be read, or fits no backbone.
+    """
+    ((name, weights),) = _given_weights([given]).items()
+    return Backbone(name, weights)
 
 
 def _given_weights(given: Sequence[Path]) -> dict[str, Weights]:
@@ -200,7 +231,7 @@ def _given_weights(given: Sequence[Path]) -> dict[str, Weights]:
             refusals[candidate] = fitting
         else:
             why = f" {name}: {refusals[name]}" if name else f" any of {', '.join(TIMM_NAMES)}"
-            raise InputError(f"--weights: {path.name} does not fit{why}")
+            raise InputError(f"{path}: weights do not fit{why}")
     return found
 
 

@@ -12,15 +12,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from medshield.dataset.examples import Examples
-from medshield.pretrained import PretrainedVictim
+from medshield.pretrained import Pretrained
 from medshield.tasks import Array, Task
 from medshield.training import Recipe, predict, train
 
 VIEWS = 4
 """Times that each training image is augmented anew; epochs draw among these."""
-BATCH = 32
-"""Images whose features are computed at a time: enlarged ones outgrow a processor's cache soon."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Probe:
         recipe: with its countermeasures fitted.
     """
 
-    victim: PretrainedVictim
+    victim: Pretrained
     task: Task
     recipe: Recipe
     _known: dict[int, Tensor] = field(default_factory=dict, repr=False)
@@ -50,15 +47,15 @@ class Probe:
         rows = torch.arange(len(images), device=images.device)
         yield from train(self.victim.head, self.task, rows, targets, self.recipe, augment=drawn)
 
-    def predicted(self, part: Examples) -> Array:
-        """The task's predictions for examples that live as long as this probe."""
+    def predicted(self, images: Tensor, targets: Tensor) -> Array:
+        """The task's predictions for a tensor of images that lives as long as this probe."""
         device = self.victim.head.weight.device
-        if id(part) not in self._known:
-            images = part.images.to(device)
+        if id(images) not in self._known:
+            seen = images.to(device)
             for countermeasure in self.recipe.countermeasures:
-                images = countermeasure.on_test_images(images)
-            self._known[id(part)] = self._features(images)
-        return predict(self.victim.head, self.task, self._known[id(part)], part.targets.to(device))
+                seen = countermeasure.on_test_images(seen)
+            self._known[id(images)] = self._features(seen)
+        return predict(self.victim.head, self.task, self._known[id(images)], targets.to(device))
 
     def _view(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Features and targets of all training images, each augmented once."""
@@ -71,5 +68,4 @@ class Probe:
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
-        self.victim.eval()
-        return torch.cat([self.victim.features(batch) for batch in torch.split(images, BATCH)])
+        return self.victim.eval().features(images)

@@ -47,6 +47,7 @@ from medshield.places import (
     refuse_existing,
     target_errors,
 )
+from medshield.pretrained import Backbone, read_backbone
 from medshield.private import make_private_folder, write_private
 from medshield.release_writer import ReleaseWriter
 from medshield.tasks import TASKS
@@ -78,6 +79,8 @@ class ProtectConfig:
         workers: files read and written at a time.
         resume: go on where an interrupted run stopped.
         effort: multiplies the training steps of the method.
+        surrogate_weights: FILE or NAME=FILE of ImageNet weights, for a surrogate that starts from
+            them; None for none.
         handling: what becomes of thumbnails and signatures.
         uid: "keep" the SOP Instance UIDs of DICOM files, or "new" ones from the key.
         min_ssim: structural similarity that every frame keeps, in (0, 1); None for no such bound.
@@ -96,6 +99,7 @@ class ProtectConfig:
     workers: int = 2
     resume: bool = False
     effort: float = 1.0
+    surrogate_weights: Path | None = None
     handling: Handling = DEFAULT_HANDLING
     uid: Literal["keep", "new"] = "keep"
     min_ssim: float | None = None
@@ -274,6 +278,7 @@ def _fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str
         key=key,
         device=pick_device(config.device),
         effort=config.effort,
+        pretrained=_backbone(config, found.annotations.task),
     )
     method = METHODS[config.method](setting)
     clusters = None
@@ -299,6 +304,22 @@ def _fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str
         with progress.bar(f"fitting {config.method}") as update:
             method.fit(known.images, targets, lambda share: update(round(1000 * share), 1000))
     return Generator(method, found.ranges, clusters)
+
+
+def _backbone(config: ProtectConfig, task: str) -> Backbone | None:
+    """What `--surrogate-weights` names.
+
+    Raises:
+        InputError: it can't be used, or the method has no use for it.
+    """
+    if config.surrogate_weights is None:
+        return None
+    if task not in METHODS[config.method].asks_pretrained:
+        raise InputError(
+            f"--surrogate-weights: {config.method} on {task} asks no pretrained model; leave them "
+            "out, or take --method robust on images with labels"
+        )
+    return read_backbone(config.surrogate_weights)
 
 
 def _chosen_frames(files: list[SourceFile], key: Key) -> dict[str, NDArray[np.int64]]:
@@ -414,6 +435,7 @@ def _finish(
         **({} if config.min_ssim is None else {"min_ssim": config.min_ssim}),
         "task": setting.task.name,
         "channels": setting.channels,
+        **({"pretrained": setting.pretrained.name} if setting.pretrained else {}),
         "labels_used": generator.clusters is None,
         "intensity": {
             kind: {"low": r.low, "high": r.high, "reason": r.reason}

@@ -27,7 +27,7 @@ from medshield.cost import Cost
 from medshield.countermeasures import COUNTERMEASURES, Countermeasure
 from medshield.dataset.examples import Examples
 from medshield.errors import InputError
-from medshield.pretrained import SMALLEST_SIDE, PretrainedVictim, Weights
+from medshield.pretrained import SMALLEST_SIDE, Pretrained, Weights
 from medshield.private import make_private_folder
 from medshield.probing import Probe
 from medshield.randomness import seeded
@@ -296,7 +296,7 @@ def _train(job: Job) -> tuple[Trial, nn.Module]:
 
     def predicted(part: Examples) -> Array:
         if probe:
-            return probe.predicted(part)
+            return probe.predicted(part.images, part.targets)
         return predict(
             model, task, part.images.to(device), part.targets.to(device), recipe.countermeasures
         )
@@ -309,7 +309,7 @@ def _train(job: Job) -> tuple[Trial, nn.Module]:
     with seeded(job.seed):
         model = _fresh_victim(job).to(device)
         probe = None
-        if isinstance(model, PretrainedVictim) and job.cell.training == PROBE:
+        if isinstance(model, Pretrained) and job.cell.training == PROBE:
             probe = Probe(model, task, recipe)
             epochs = probe.train(images, targets)
         else:

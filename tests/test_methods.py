@@ -18,6 +18,7 @@ from medshield.methods.published import (
     surrogate,
     unlearnable_examples,
 )
+from medshield.methods.surrogates import FreshSurrogate
 from medshield.randomness import seeded
 from medshield.tasks import Classification, MultiLabel, Segmentation
 from medshield.training import Recipe, train
@@ -45,7 +46,7 @@ def _small(monkeypatch):
     """Blocks, attacks and games of a size for tests; what is promised does not depend on it."""
     monkeypatch.setattr(methods_base, "BLOCK", 8)
     monkeypatch.setattr(adversarial_targeted, "ATTACK_STEPS", 2)
-    monkeypatch.setattr(adversarial_targeted.MisleadingTwo, "lineup", SMALL_LINEUP)
+    monkeypatch.setattr(adversarial_targeted.MisleadingSeveral, "lineup", SMALL_LINEUP)
     monkeypatch.setattr(error_minimizing, "BATCH", 4)
     monkeypatch.setattr(error_minimizing, "MOST_TURNS", 1)
     monkeypatch.setattr(error_minimizing, "REFINING_STEPS", 2)
@@ -62,8 +63,8 @@ def _small(monkeypatch):
 
 
 SMALL_LINEUP = (
-    adversarial_targeted.Surrogate("small_convnet", "one_convolution"),
-    adversarial_targeted.Surrogate("small_convnet", "one_convolution", adversarial=True),
+    FreshSurrogate("small_convnet", "one_convolution"),
+    FreshSurrogate("small_convnet", "one_convolution", adversarial=True),
 )
 
 

@@ -15,7 +15,7 @@ from medshield import pretrained, trials
 from medshield.budget import Budget
 from medshield.dataset.examples import Examples
 from medshield.errors import InputError
-from medshield.pretrained import PretrainedVictim, Weights, find_weights, read_state
+from medshield.pretrained import Pretrained, Weights, find_weights, read_state
 from medshield.tasks import Classification
 from medshield.threats import cells_of, parse_cell
 from medshield.trials import FINE_TUNED, PROBE, Cell, Job, Parts, Schedule
@@ -148,7 +148,7 @@ def numbers(path):
 def test_wrong_files_are_refused_in_one_line(make, suffix, prefix, tmp_path):
     path = tmp_path / f"wrong{suffix}"
     make(path)
-    with pytest.raises(InputError, match=rf"^--weights: wrong{suffix} [^\n]*$"):
+    with pytest.raises(InputError, match=rf"^[^\n]*wrong{suffix}: weights [^\n]*$"):
         find_weights([NAME], [Path(f"{prefix}{path}")], tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_a_trial_is_named_by_its_weights(job):
 )
 def test_the_victim_sees_large_normalised_colour_images(name, seen_red, monkeypatch):
     monkeypatch.setattr("medshield.pretrained.SMALLEST_SIDE", 128)
-    victim = PretrainedVictim(name, 2)
+    victim = Pretrained(name, 2)
     seen = []
 
     def record(images):

@@ -7,11 +7,12 @@ features of that class under the wrong name. Which class it is for which is trie
 
 `advt` is that, with one surrogate. What it leads astray is a trainer of much the same model: one
 who trains adversarially (Madry et al. 2018) looks at features that the surrogate never used. So
-`MisleadingTwo`, which is `robust` for images with labels, asks a second surrogate of another
+`MisleadingSeveral`, which is `robust` for images with labels, asks a second surrogate of another
 architecture, itself trained adversarially at half of epsilon: what it reads are the features that
 survive a perturbation of that radius, and a victim of its kind is misled by nothing less than
-moving those. The steps of the attack ask the surrogates in turn, so that a second one costs no
-more steps.
+moving those. Where the setting brings a backbone that knows ImageNet, it asks that, too, for
+trainers who start from such weights. The steps of the attack ask the surrogates in turn, so that
+one more costs no more steps.
 
 Both go by momentum, over views that are flipped, shifted, resampled, brighter and darker: what a
 victim sees has been through a file, a trainer's resizing and a trainer's augmentation.
@@ -20,23 +21,19 @@ victim sees has been through a file, a trainer's resizing and a trainer's augmen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from itertools import cycle
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from medshield import models
-from medshield.budget import Budget
 from medshield.methods.base import BLOCK, Method, Progress, Setting
+from medshield.methods.surrogates import FreshSurrogate, PretrainedSurrogate, Surrogate
 from medshield.methods.views import keyed_views
 from medshield.methods.wrong_classes import MOST_CLASSES, least_taught, sample
 from medshield.projected_gradient import projected_gradient
 from medshield.randomness import seeded
 from medshield.tasks import TASKS, Classification
-from medshield.training import AdversarialTraining, Recipe, train
 
 ATTACK_STEPS = 40
 TRIAL_STEPS = 20
@@ -44,42 +41,8 @@ TRIAL_STEPS = 20
 MOMENTUM = 0.9
 REACH = 2.5
 """How far the steps of an attack could go together, in epsilons."""
-IMAGES_SEEN = 12_000
-"""Images that a surrogate is trained on, counting repeats, within the limits below."""
-FEWEST_EPOCHS, MOST_EPOCHS = 8, 40
-ADVERSARY_RADIUS = Fraction(1, 2)
-"""Of a surrogate's adversarial training, in epsilons, which leaves as much to move features by."""
-ADVERSARY_STEPS = 2
 WRONG_CLASSES = "wrong_classes"
 """Of a saved state."""
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """One of the models that a delta has to mislead.
-
-    Attributes:
-        classifier, segmenter: its architecture, by the name that `models` knows, for either kind
-            of task.
-        adversarial: whether it is trained adversarially.
-    """
-
-    classifier: str
-    segmenter: str
-    adversarial: bool = False
-
-    def built(self, setting: Setting) -> nn.Module:
-        """With fresh weights, in evaluation mode."""
-        name = self.segmenter if setting.task.name == "segmentation" else self.classifier
-        model = models.build(name, setting.channels, setting.task.outputs)
-        return model.to(setting.device).eval()
-
-    def recipe(self, setting: Setting, images: int) -> Recipe:
-        """How it is trained on a set of so many images."""
-        epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, IMAGES_SEEN // images))
-        radius = setting.budget.epsilon * ADVERSARY_RADIUS
-        attack = AdversarialTraining(Budget(radius), ADVERSARY_STEPS) if self.adversarial else None
-        return Recipe(epochs=setting.scaled(epochs), adversarial=attack, colour_jitter=True)
 
 
 class AdversarialTargeted(Method):
@@ -87,22 +50,26 @@ class AdversarialTargeted(Method):
 
     name = "advt"
     misleads = frozenset(TASKS)
-    lineup: ClassVar[tuple[Surrogate, ...]] = (Surrogate("resnet18", "unet_resnet18"),)
+    lineup: ClassVar[tuple[Surrogate, ...]] = (FreshSurrogate("resnet18", "unet_resnet18"),)
+    """Asked in any setting."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
+        self.asked = self.lineup
+        if setting.pretrained:
+            self.asked += (PretrainedSurrogate(setting.pretrained),)
         with seeded(setting.key.number(self.name, "surrogates")):
-            self.surrogates = nn.ModuleList(each.built(setting) for each in self.lineup)
+            self.surrogates = nn.ModuleList(each.built(setting) for each in self.asked)
         self.wrong_classes = self._next_of_a_cycle()
 
     def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
-        parts = len(self.lineup) + 1
-        for number, (surrogate, model) in enumerate(zip(self.lineup, self.surrogates, strict=True)):
-            recipe = surrogate.recipe(self.setting, len(images))
+        parts = len(self.asked) + 1
+        for number, (surrogate, model) in enumerate(zip(self.asked, self.surrogates, strict=True)):
+            epochs = surrogate.recipe(self.setting, len(images)).epochs
             with seeded(self.setting.key.number(self.name, "training", str(number))):
-                losses = train(model, self.setting.task, images, targets, recipe)
+                losses = surrogate.trained(model, self.setting, images, targets)
                 for epoch, _ in enumerate(losses, 1):
-                    progress((number + epoch / recipe.epochs) / parts)
+                    progress((number + epoch / epochs) / parts)
             model.eval()
         if 2 < len(self.wrong_classes) <= MOST_CLASSES and targets.min() < targets.max():
             self.wrong_classes = self._least_taught(images, targets)
@@ -168,11 +135,11 @@ class AdversarialTargeted(Method):
         )
 
 
-class MisleadingTwo(AdversarialTargeted):
-    """The same against two surrogates of unlike architecture, one of them trained adversarially."""
+class MisleadingSeveral(AdversarialTargeted):
+    """The same against surrogates of unlike architecture, one of them trained adversarially."""
 
     name = "robust"
     lineup = (
-        Surrogate("resnet18", "unet_resnet18"),
-        Surrogate("small_convnet", "unet_mobilenet", adversarial=True),
+        FreshSurrogate("resnet18", "unet_resnet18"),
+        FreshSurrogate("small_convnet", "unet_mobilenet", adversarial=True),
     )

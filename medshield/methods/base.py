@@ -17,6 +17,7 @@ from torch import Tensor
 from medshield.budget import Budget
 from medshield.cost import Cost
 from medshield.keys import Key
+from medshield.pretrained import Backbone
 from medshield.tasks import TASKS, Task
 
 BLOCK = 64
@@ -39,6 +40,7 @@ class Setting:
         key: the source of everything random.
         device: where tensors live.
         effort: multiplies the number of training steps; 1 is the default, tests use less.
+        pretrained: a backbone that knows ImageNet, for methods that ask one; None for none.
     """
 
     task: Task
@@ -48,6 +50,7 @@ class Setting:
     key: Key
     device: torch.device
     effort: float = 1.0
+    pretrained: Backbone | None = None
 
     def scaled(self, steps: int) -> int:
         """`steps` times the effort, at least one."""
@@ -60,6 +63,7 @@ class Method(ABC):
     Attributes:
         name: as in `--method`.
         trains: names of the tasks for which `fit` needs images at all.
+        asks_pretrained: names of the tasks where the setting's pretrained backbone is of use to it.
         misleads: names of the tasks where images carry the looks of another class afterwards, so
             that models which were trained on clean ones misread them.
         fitting, applying: what `fit` and `perturb` cost this instance so far.
@@ -67,6 +71,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     trains: ClassVar[frozenset[str]] = frozenset(TASKS)
+    asks_pretrained: ClassVar[frozenset[str]] = frozenset()
     misleads: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, setting: Setting) -> None:

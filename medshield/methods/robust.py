@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from medshield.methods.adversarial_targeted import MisleadingTwo
+from medshield.methods.adversarial_targeted import MisleadingSeveral
 from medshield.methods.base import Method, Progress, Setting
 from medshield.methods.synthetic import Synthetic
 
@@ -19,11 +19,11 @@ class Robust(Method):
     """The method of the task, under one name."""
 
     name = "robust"
-    trains = misleads = frozenset({"classification", "multilabel"})
+    trains = misleads = asks_pretrained = frozenset({"classification", "multilabel"})
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        kind = Synthetic if setting.task.name == "segmentation" else MisleadingTwo
+        kind = Synthetic if setting.task.name == "segmentation" else MisleadingSeveral
         self.chosen: Method = kind(setting)
 
     def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
