@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medshield.errors import InputError
@@ -19,6 +20,42 @@ class Standardise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) in [0, 1] to the same shape around 0."""
         return (images - 0.5) / 0.25
+
+
+class LeanConv2d(nn.Conv2d):
+    """A convolution that on a CPU does not multiply by its own padding where one pixel comes out.
+
+    The deep layers of a network that was made for 224 px see small images as one pixel, and eight
+    ninths of a 3x3 kernel meet nothing but zeros. Without them it is a linear layer: the same
+    numbers but for rounding, and a ResNet-18 at 32 px trains almost twice as fast.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `nn.Conv2d`."""
+        if images.device.type != "cpu" or not self._gives_one_pixel(images.shape[-2:]):
+            return super().forward(images)
+        above, left = map(int, self.padding)
+        high, wide = self.kernel_size
+        seen = images[..., : high - above, : wide - left]
+        kernel = self.weight[..., above : above + seen.shape[-2], left : left + seen.shape[-1]]
+        return F.linear(seen.flatten(1), kernel.flatten(1), self.bias)[..., None, None]
+
+    def _gives_one_pixel(self, sides: torch.Size) -> bool:
+        if isinstance(self.padding, str) or self.padding_mode != "zeros":
+            return False
+        along = zip(sides, self.kernel_size, self.padding, self.stride, strict=True)
+        return (self.groups, *self.dilation) == (1, 1, 1) and all(
+            padding < kernel and side + 2 * padding - kernel < step
+            for side, kernel, padding, step in along
+        )
+
+    @classmethod
+    def throughout(cls, model: nn.Module) -> nn.Module:
+        """The same model with its plain convolutions turned into these."""
+        for module in model.modules():
+            if type(module) is nn.Conv2d:
+                module.__class__ = cls
+        return model
 
 
 def small_convnet(channels: int, outputs: int) -> nn.Module:
@@ -96,7 +133,7 @@ def build(name: str, channels: int, outputs: int) -> nn.Module:
     if factory is None:
         choices = ", ".join([*CLASSIFIERS, *SEGMENTERS])
         raise InputError(f"no model is called {name!r}; choose from {choices}")
-    return nn.Sequential(Standardise(), factory(channels, outputs))
+    return nn.Sequential(Standardise(), LeanConv2d.throughout(factory(channels, outputs)))
 
 
 def pick_device(name: str) -> torch.device:

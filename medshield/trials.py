@@ -36,7 +36,7 @@ from medshield.training import AdversarialTraining, Recipe, predict, train
 
 LAST, BEST, CLEAN_BEST = "last epoch", "best epoch on released data", "best epoch on clean data"
 SELECTIONS = (LAST, BEST, CLEAN_BEST)
-TRIAL_VERSION = "3"
+TRIAL_VERSION = "4"
 WEIGHTS_SUFFIX = ".safetensors"
 
 ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius in (2, 4, 8)}
