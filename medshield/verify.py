@@ -42,6 +42,10 @@ IMAGES_SEEN = 8_000
 """Training images a victim sees in all, counting repeats, within the limits below."""
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 60
 WITHOUT_LABELS = "protected without labels (--labels none); victims learned labels found since"
+FLATTERED = (
+    "the release was made against this backbone (--surrogate-weights), so it is flattered; "
+    "measure with another one, too"
+)
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,7 @@ def verify(config: VerifyConfig) -> Evidence:
     cache = config.cache or private / "verify" / "trials"
     weights, lacking = trials.weights_of(picked, config.weights, cache, required=bool(asked))
     picked = [cell for cell in picked if cell not in lacking]
+    notes += [f"{cell.name}: {FLATTERED}" for cell in picked if _was_surrogate(cell, summary)]
     kept = _trained(task, picked, arms, schedule, cache, config, weights)
     results = [
         _weigh(task, declared.get(cell, config.threat), cell, kept[cell], arms[CLEAN], config)
@@ -244,6 +249,11 @@ def _applicable(cells: Sequence[Cell], task: Task, clean: Examples, notes: list[
     if not fitting:
         raise InputError(f"--cells: {notes[-1]}; choose another cell")
     return fitting
+
+
+def _was_surrogate(cell: Cell, summary: dict[str, Any]) -> bool:
+    """Whether the release was made against the backbone that this cell's victim starts from."""
+    return cell.is_pretrained and cell.victim == summary.get("pretrained")
 
 
 def _trained(

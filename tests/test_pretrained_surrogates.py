@@ -112,6 +112,17 @@ def test_a_release_names_the_backbone_and_its_generator_needs_no_weights(
         assert (release / name).read_bytes() == (again / name).read_bytes()
 
 
+def test_verify_says_where_the_victim_was_a_surrogate(source, weights_file, tmp_path):
+    release = tmp_path / "release"
+    run("protect", source, "-o", release, "--surrogate-weights", weights_file, *QUICK)
+    result = run(
+        *("verify", release, "--cells", f"small_convnet,{NAME}:probe", "--weights", weights_file),
+        *("--epochs", 1, "--seeds", 1, "--workers", 1, "--json", "-q"),
+    )
+    flattered = [note for note in json.loads(result.stdout)["notes"] if "flattered" in note]
+    assert [note.split(": ")[0] for note in flattered] == [f"{NAME}:probe"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
