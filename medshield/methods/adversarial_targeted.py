@@ -41,8 +41,6 @@ TRIAL_STEPS = 20
 MOMENTUM = 0.9
 REACH = 2.5
 """How far the steps of an attack could go together, in epsilons."""
-TURNS = 2
-"""Of every fresh surrogate, for one of a pretrained, which is sooner misled and costs more."""
 WRONG_CLASSES = "wrong_classes"
 """Of a saved state."""
 
@@ -118,10 +116,9 @@ class AdversarialTargeted(Method):
 
     def _moved(self, images: Tensor, wrong: Tensor, count: int) -> Tensor:
         """Every one of `count` steps asks the next surrogate, about images seen in another way."""
-        fresh = len(self.lineup)
-        models = list(self.surrogates)
-        turns = cycle([*TURNS * models[:fresh], *models[fresh:]])
-        steps = zip(turns, keyed_views(self.setting, self.name, count), strict=False)
+        steps = zip(
+            cycle(self.surrogates), keyed_views(self.setting, self.name, count), strict=False
+        )
 
         def towards_wrong_class(perturbed: Tensor) -> Tensor:
             surrogate, view = next(steps)
