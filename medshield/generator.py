@@ -141,6 +141,24 @@ class Generator:
         return (folder / DESCRIPTION).is_file()
 
 
+def asked_backbone(folder: Path) -> str | None:
+    """The pretrained backbone that a saved generator asks; None if it asks none, or none is there.
+
+    Raises:
+        InputError: its description is damaged.
+    """
+    try:
+        asked: str | None = json.loads((folder / DESCRIPTION).read_text()).get("pretrained")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UNREADABLE as error:
+        raise InputError(
+            f"{folder}: the generator can't be read ({type(error).__name__}); restore it, or "
+            "verify with --source and without the private folder"
+        ) from None
+    return asked
+
+
 def read_key(path: Path) -> Key:
     """A key as `Generator.save` wrote it.
 

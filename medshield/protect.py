@@ -435,7 +435,6 @@ def _finish(
         **({} if config.min_ssim is None else {"min_ssim": config.min_ssim}),
         "task": setting.task.name,
         "channels": setting.channels,
-        **({"pretrained": setting.pretrained.name} if setting.pretrained else {}),
         "labels_used": generator.clusters is None,
         "intensity": {
             kind: {"low": r.low, "high": r.high, "reason": r.reason}

@@ -26,8 +26,9 @@ from medshield.dataset.examples import Examples
 from medshield.errors import InputError
 from medshield.evidence import CellResult, Verdict, measure_leakage, summarise, worst
 from medshield.fidelity import fidelity
+from medshield.generator import asked_backbone
 from medshield.manifest import read_release
-from medshield.places import Places
+from medshield.places import GENERATOR, Places
 from medshield.pretrained import Weights
 from medshield.private import make_private_folder
 from medshield.splits import split_by_group
@@ -43,8 +44,8 @@ IMAGES_SEEN = 8_000
 FEWEST_EPOCHS, MOST_EPOCHS = 12, 60
 WITHOUT_LABELS = "protected without labels (--labels none); victims learned labels found since"
 FLATTERED = (
-    "the release was made against this backbone (--surrogate-weights), so it is flattered; "
-    "measure with another one, too"
+    "the release was made against a backbone of this name (--surrogate-weights), so it is "
+    "flattered; measure with another one, too"
 )
 
 
@@ -182,7 +183,7 @@ def verify(config: VerifyConfig) -> Evidence:
     cache = config.cache or private / "verify" / "trials"
     weights, lacking = trials.weights_of(picked, config.weights, cache, required=bool(asked))
     picked = [cell for cell in picked if cell not in lacking]
-    notes += [f"{cell.name}: {FLATTERED}" for cell in picked if _was_surrogate(cell, summary)]
+    notes += _flattered(picked, asked_backbone(private / GENERATOR))
     kept = _trained(task, picked, arms, schedule, cache, config, weights)
     results = [
         _weigh(task, declared.get(cell, config.threat), cell, kept[cell], arms[CLEAN], config)
@@ -251,9 +252,10 @@ def _applicable(cells: Sequence[Cell], task: Task, clean: Examples, notes: list[
     return fitting
 
 
-def _was_surrogate(cell: Cell, summary: dict[str, Any]) -> bool:
-    """Whether the release was made against the backbone that this cell's victim starts from."""
-    return cell.is_pretrained and cell.victim == summary.get("pretrained")
+def _flattered(cells: Sequence[Cell], backbone: str | None) -> list[str]:
+    """A note on each cell whose victims start from the backbone that shaped the release."""
+    alike = [cell.name for cell in cells if cell.is_pretrained and cell.victim == backbone]
+    return [f"{name}: {FLATTERED}" for name in alike]
 
 
 def _trained(

@@ -99,13 +99,14 @@ def source(tmp_path_factory):
     return make_set(tmp_path_factory.mktemp("surrogates") / "images", patients=12)
 
 
-def test_a_release_names_the_backbone_and_its_generator_needs_no_weights(
+def test_the_generator_names_the_backbone_and_needs_no_weights_and_the_release_is_silent(
     source, weights_file, tmp_path
 ):
     release, again = tmp_path / "release", tmp_path / "again"
     result = run("protect", source, "-o", release, "--surrogate-weights", weights_file, *QUICK)
     assert str(weights_file.parent) not in result.stdout
-    assert json.loads((release / "medshield.json").read_text())["pretrained"] == NAME
+    for paper in ("medshield.json", "medshield-manifest.jsonl"):
+        assert NAME not in (release / paper).read_text()
     generator = tmp_path / "release.private" / "generator"
     assert json.loads((generator / "generator.json").read_text())["pretrained"] == NAME
     run("protect", source, "-o", again, "--generator", generator)
