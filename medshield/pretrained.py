@@ -33,6 +33,7 @@ HEAD_TENSORS = 2
 COUNTER = "num_batches_tracked"
 """Batch norm's count of steps: older files lack it, and nothing here reads it."""
 SAFETENSORS = ".safetensors"
+EXPECTED = "give a state dict of tensors alone, as .pth or .safetensors"
 
 State = Mapping[str, Tensor]
 
@@ -190,13 +191,11 @@ def read_state(path: Path) -> State:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
         what = getattr(error, "strerror", None) or "damaged, or not PyTorch's"
-        raise InputError(f"{path}: weights can't be read ({what})") from error
+        raise InputError(f"{path}: weights can't be read ({what}); {EXPECTED}") from error
     except (pickle.UnpicklingError, SafetensorError) as error:
-        raise InputError(
-            f"{path}: weights are no state dict (expected .pth of tensors alone, or .safetensors)"
-        ) from error
+        raise InputError(f"{path}: weights are no state dict; {EXPECTED}") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path}: weights are no state dict; expected names and tensors")
+        raise InputError(f"{path}: weights are no state dict; {EXPECTED}")
     return state
 
 

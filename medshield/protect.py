@@ -165,7 +165,10 @@ def plan(config: ProtectConfig) -> Scan:
     Raises:
         InputError: nothing in the folder can be protected.
     """
-    return _plan(config, _load_generator(config))
+    found = _plan(config, _load_generator(config))
+    assert found.annotations is not None  # noqa: S101 (`_plan` saw to it)
+    _backbone(config, found.annotations.task)
+    return found
 
 
 def _plan(config: ProtectConfig, generator: Generator | None) -> Scan:

@@ -65,11 +65,11 @@ class AdversarialTargeted(Method):
     def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
         parts = len(self.asked) + 1
         for number, (surrogate, model) in enumerate(zip(self.asked, self.surrogates, strict=True)):
-            epochs = surrogate.recipe(self.setting, len(images)).epochs
+            recipe = surrogate.recipe(self.setting, len(images))
             with seeded(self.setting.key.number(self.name, "training", str(number))):
-                losses = surrogate.trained(model, self.setting, images, targets)
+                losses = surrogate.trained(model, self.setting.task, images, targets, recipe)
                 for epoch, _ in enumerate(losses, 1):
-                    progress((number + epoch / epochs) / parts)
+                    progress((number + epoch / recipe.epochs) / parts)
             model.eval()
         if 2 < len(self.wrong_classes) <= MOST_CLASSES and targets.min() < targets.max():
             self.wrong_classes = self._least_taught(images, targets)

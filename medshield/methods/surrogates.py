@@ -14,6 +14,7 @@ from medshield.budget import Budget
 from medshield.methods.base import Setting
 from medshield.pretrained import Backbone, Pretrained
 from medshield.probing import Probe
+from medshield.tasks import Task
 from medshield.training import AdversarialTraining, Recipe, train
 
 IMAGES_SEEN = 12_000
@@ -36,9 +37,9 @@ class Surrogate(Protocol):
         """How it is trained on a set of so many images."""
 
     def trained(
-        self, model: nn.Module, setting: Setting, images: Tensor, targets: Tensor
+        self, model: nn.Module, task: Task, images: Tensor, targets: Tensor, recipe: Recipe
     ) -> Iterator[float]:
-        """Train what `built` gave, in place; yields the loss of each epoch."""
+        """As `training.train`, of what `built` gave."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class FreshSurrogate:
         return Recipe(epochs=_epochs(setting, images), adversarial=attack, colour_jitter=True)
 
     def trained(
-        self, model: nn.Module, setting: Setting, images: Tensor, targets: Tensor
+        self, model: nn.Module, task: Task, images: Tensor, targets: Tensor, recipe: Recipe
     ) -> Iterator[float]:
         """All of its layers."""
-        return train(model, setting.task, images, targets, self.recipe(setting, len(images)))
+        return train(model, task, images, targets, recipe)
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,11 @@ class PretrainedSurrogate:
         return Recipe(epochs, learning_rate=HEAD_LEARNING_RATE, colour_jitter=True)
 
     def trained(
-        self, model: nn.Module, setting: Setting, images: Tensor, targets: Tensor
+        self, model: nn.Module, task: Task, images: Tensor, targets: Tensor, recipe: Recipe
     ) -> Iterator[float]:
         """The linear layer alone."""
         assert isinstance(model, Pretrained)  # noqa: S101 (what `built` gave)
-        probe = Probe(model, setting.task, self.recipe(setting, len(images)))
-        return probe.train(images, targets)
+        return Probe(model, task, recipe).train(images, targets)
 
 
 def _epochs(setting: Setting, images: int) -> int:
