@@ -145,7 +145,8 @@ def test_wrong_weights_and_a_generator_beside_them_are_refused(source, weights_f
     wrong = tmp_path / "wrong.pth"
     wrong.write_bytes(b"nothing")
     arguments = ["protect", source, "-o", tmp_path / "release", *QUICK, "--surrogate-weights"]
-    with pytest.raises(InputError, match=r"^[^\n]*wrong\.pth: weights are no state dict; give [^\n]*$"):
+    reason = r"^[^\n]*wrong\.pth: weights are no state dict; give [^\n]*$"
+    with pytest.raises(InputError, match=reason):
         run(*arguments, wrong)
     with pytest.raises(InputError, match=r"wrong\.pth: weights are no state dict"):
         run(*arguments, wrong, "--dry-run")
