@@ -23,7 +23,8 @@ from medshield.leakage_table import Leaked
 from medshield.methods import METHODS
 from medshield.pretrained import read_backbone
 from medshield.private import make_private_folder
-from medshield.protect import ProtectConfig, protect
+from medshield.protect import protect
+from medshield.protect_config import ProtectConfig
 from medshield.tables import columns
 from medshield.threats import parse_cell
 from medshield.trials import BEST, LAST, weights_of

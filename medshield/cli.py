@@ -154,7 +154,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
     if values.get("generator") and values["surrogate_weights"]:
         raise InputError("--surrogate-weights: the generator is fitted; leave one of the two out")
     from medshield.budget import parse_epsilon
-    from medshield.protect import ProtectConfig
+    from medshield.protect_config import ProtectConfig
 
     return ProtectConfig(
         source=source,
@@ -204,7 +204,7 @@ def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> 
     _set_up(values, source)
     from medshield import tables
     from medshield.places import Places
-    from medshield.protect import plan
+    from medshield.planning import plan
     from medshield.protect import protect as run
 
     config = _protect_config(source, values, output)
@@ -240,8 +240,8 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
     """
     _set_up(values, source)
     from medshield import tables
-    from medshield.protect import fit as run
-    from medshield.protect import plan
+    from medshield.fitting import fit as run
+    from medshield.planning import plan
 
     config = _protect_config(source, values, output)
     if dry_run:

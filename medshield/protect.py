@@ -1,4 +1,4 @@
-"""`medshield protect` and `medshield fit`: from a folder of images to a release.
+"""`medshield protect`: from a folder of images to a release.
 
 scan -> fit -> one pass over the files: decode, perturb, write under a temporary name, rename,
 decode again, measure. The release grows in a folder with another name and gets its own only when
@@ -13,28 +13,20 @@ import os
 import shutil
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
-from fractions import Fraction
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from medshield import __version__, journal, manifest, progress
-from medshield.budget import Budget
-from medshield.clusters import Clusters
-from medshield.dataset import examples
-from medshield.dataset.annotations import AnnotationOptions
-from medshield.dataset.scan import Scan, SourceFile, scan
+from medshield import journal, manifest, progress
+from medshield.dataset.scan import Scan
 from medshield.dicom_release import DicomRelease, is_companion
 from medshield.errors import InputError
-from medshield.formats.base import DEFAULT_HANDLING, Handling
+from medshield.fitting import fitted, new_key
 from medshield.generator import Generator, read_key
 from medshield.journal import JOURNAL, Finished
 from medshield.keys import Key
 from medshield.manifest import Record
-from medshield.methods import METHODS, Method, Setting
+from medshield.methods import Method
 from medshield.models import pick_device
 from medshield.places import (
     CONFIGURATION,
@@ -47,83 +39,17 @@ from medshield.places import (
     refuse_existing,
     target_errors,
 )
-from medshield.pretrained import Backbone, read_backbone
+from medshield.planning import load_generator, plan_for
 from medshield.private import make_private_folder, write_private
+from medshield.protect_config import ProtectConfig
 from medshield.release_writer import ReleaseWriter
-from medshield.tasks import TASKS
 from medshield.text import epsilon_text
 from medshield.versions import versions
 
-MOST_FIT_EXAMPLES = 20_000
 KEY = "key"
 SOURCE_CHECKSUMS = "SOURCE_SHA256SUMS"
 LABEL_MAP = "labels.json"
 COST = "cost.json"
-
-
-@dataclass(frozen=True)
-class ProtectConfig:
-    """What `protect` and `fit` are asked to do.
-
-    Attributes:
-        source: the folder of images; never written to.
-        target: the release, or the generator for `fit`; None for the source's name + "-protected".
-        method: a key of METHODS.
-        epsilon: radius as a fraction of the intensity range; None with a generator, which has one.
-        annotations: where labels or masks are.
-        intensity: the text of `--intensity`.
-        image_size: side of the grid that the perturbation is made on, px; None to choose.
-        seed: for a repeatable key; None for a random one.
-        generator: apply this one instead of fitting.
-        device: auto, cpu or cuda.
-        workers: files read and written at a time.
-        resume: go on where an interrupted run stopped.
-        effort: multiplies the training steps of the method.
-        surrogate_weights: FILE or NAME=FILE of ImageNet weights, for a surrogate that starts from
-            them; None for none.
-        handling: what becomes of thumbnails and signatures.
-        uid: "keep" the SOP Instance UIDs of DICOM files, or "new" ones from the key.
-        min_ssim: structural similarity that every frame keeps, in (0, 1); None for no such bound.
-    """
-
-    source: Path
-    target: Path | None = None
-    method: str = "robust"
-    epsilon: Fraction | None = None
-    annotations: AnnotationOptions = field(default_factory=AnnotationOptions)
-    intensity: str = "auto"
-    image_size: int | None = None
-    seed: int | None = None
-    generator: Path | None = None
-    device: str = "auto"
-    workers: int = 2
-    resume: bool = False
-    effort: float = 1.0
-    surrogate_weights: Path | None = None
-    handling: Handling = DEFAULT_HANDLING
-    uid: Literal["keep", "new"] = "keep"
-    min_ssim: float | None = None
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What must be the same for `--resume`, and what `verify` needs to read the source."""
-        annotations = replace(
-            self.annotations,
-            labels=_absolute(self.annotations.labels, self.source),
-            masks=_absolute(self.annotations.masks, self.source),
-        )
-        settings = asdict(replace(self, annotations=annotations))
-        for name in ("workers", "device", "resume", "target"):
-            del settings[name]
-        settings["source"] = str(self.source.resolve())
-        settings["generator"] = self.generator and str(self.generator.resolve())
-        settings["version"] = __version__
-        return json.loads(json.dumps(settings, default=str))  # type: ignore[no-any-return]
-
-
-def _absolute(path: Path | None, source: Path) -> Path | None:
-    """What an option names, from the working folder or else from the source, wherever we are."""
-    candidates = [base / path for base in (Path.cwd(), source.absolute())] if path else []
-    return next((Path(os.path.normpath(found)) for found in candidates if found.exists()), path)
 
 
 @dataclass(frozen=True)
@@ -146,196 +72,6 @@ class Outcome:
         return [record for record in self.records if record.status == "refused"]
 
 
-@dataclass(frozen=True)
-class FitOutcome:
-    """What `fit` made.
-
-    Attributes:
-        generator: saved.
-        refused: path and reason of the images that it did not learn from.
-    """
-
-    generator: Generator
-    refused: dict[str, str]
-
-
-def plan(config: ProtectConfig) -> Scan:
-    """The scan that `protect` would act on, with every file's radius; writes nothing.
-
-    Raises:
-        InputError: nothing in the folder can be protected.
-    """
-    found = _plan(config, _load_generator(config))
-    assert found.annotations is not None  # noqa: S101 (`_plan` saw to it)
-    _backbone(config, found.annotations.task)
-    return found
-
-
-def _plan(config: ProtectConfig, generator: Generator | None) -> Scan:
-    epsilon, annotations = config.epsilon, config.annotations
-    known = generator.method.setting if generator else None
-    if generator and known:
-        if epsilon is not None and epsilon != known.budget.epsilon:
-            raise InputError(
-                f"--eps: the generator was fitted for {epsilon_text(known.budget.epsilon)}; "
-                "leave --eps out, or fit another generator"
-            )
-        if annotations.task not in ("auto", known.task.name):
-            raise InputError(f"--task: the generator was fitted for {known.task.name}")
-        epsilon = known.budget.epsilon
-        annotations = _as_fitted(annotations, generator)
-    if epsilon is None:
-        raise InputError("--eps is missing; 8/255 is the usual radius")
-    with progress.bar("reading") as update:
-        found = scan(
-            config.source,
-            annotations,
-            intensity=config.intensity,
-            epsilon=epsilon,
-            known_ranges=generator.ranges if generator else {},
-            known_classes=known.task.classes if known else None,
-            handling=config.handling,
-            workers=config.workers,
-            progress=update,
-        )
-    if found.problem:
-        raise InputError(f"{config.source}: {found.problem}")
-    if not found.with_action("protect"):
-        refused = found.with_action("refuse")
-        why = f" ({len(refused)} refused; the first: {refused[0].path}: {refused[0].reason})"
-        raise InputError(f"{config.source}: no image can be protected{why if refused else ''}")
-    return found
-
-
-def _as_fitted(annotations: AnnotationOptions, generator: Generator) -> AnnotationOptions:
-    """The options with the task of a generator, and with labels only if it was fitted to some.
-
-    Raises:
-        InputError: the user asks for the other.
-    """
-    if generator.clusters is None and annotations.no_labels:
-        raise InputError(
-            "--labels none: the generator was fitted to labels, and needs them; leave it out, or "
-            "fit another generator with --labels none"
-        )
-    for option, value in (
-        ("--labels", annotations.labels),
-        ("--label-col", annotations.label_column),
-        ("--label-tag", annotations.label_tag),
-    ):
-        if generator.clusters and value is not None:
-            raise InputError(
-                f"{option}: the generator was fitted without labels, and uses none; leave it out, "
-                "or fit another generator with it"
-            )
-    task = generator.method.setting.task.name
-    return replace(annotations, task=task, no_labels=generator.clusters is not None)
-
-
-def _load_generator(config: ProtectConfig) -> Generator | None:
-    if config.generator is None:
-        return None
-    return Generator.load(config.generator, pick_device(config.device))
-
-
-def _key(config: ProtectConfig) -> Key:
-    return Key.generate() if config.seed is None else Key.from_seed(config.seed)
-
-
-def fit(config: ProtectConfig) -> FitOutcome:
-    """Learn a generator and save it to `config.target`, whole or not at all.
-
-    Raises:
-        InputError: the source or the target can't be used.
-    """
-    if config.target is None:
-        raise InputError("-o GENERATOR is missing; name the folder to write")
-    target = named(config.target)
-    growing = Places(target).partial
-    keep_apart(config.source, (target, growing))
-    refuse_existing(target, "generator")
-    found = _plan(config, None)
-    refused = {file.path: file.reason for file in found.with_action("refuse")}
-    with target_errors(target, resumable=False):
-        make_private_folder(growing)  # before hours of fitting, not after
-        try:
-            generator = _fitted(config, found, _key(config), refused)
-            generator.save(growing)
-            growing.rename(target)
-        except BaseException:
-            shutil.rmtree(growing, ignore_errors=True)
-            raise
-    return FitOutcome(generator, refused)
-
-
-def _fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str]) -> Generator:
-    """Fit the method on the scanned images; files that can't be read go to `refused`."""
-    assert found.annotations is not None  # noqa: S101 (`_plan` saw to both)
-    assert config.epsilon is not None  # noqa: S101
-    files = found.with_action("protect")
-    setting = Setting(
-        task=TASKS[found.annotations.task](found.annotations.classes),
-        channels=found.channels,
-        size=examples.auto_size(files, config.image_size),
-        budget=Budget(config.epsilon),
-        key=key,
-        device=pick_device(config.device),
-        effort=config.effort,
-        pretrained=_backbone(config, found.annotations.task),
-    )
-    method = METHODS[config.method](setting)
-    clusters = None
-    if setting.task.name in method.trains or not found.annotations.labelled:
-        frames = _chosen_frames(files, key)
-        with progress.bar("loading") as update:
-            known = examples.load(
-                found,
-                [file for file in files if file.path in frames],
-                channels=setting.channels,
-                size=setting.size,
-                frames=frames,
-                refused=refused,
-                progress=update,
-            )
-        targets = known.targets
-        if not found.annotations.labelled:
-            with progress.bar("finding clusters") as update:
-                clusters = Clusters.fit(
-                    known.images, len(setting.task.classes), key, progress=update
-                )
-            targets = clusters.assign(known.images)
-        with progress.bar(f"fitting {config.method}") as update:
-            method.fit(known.images, targets, lambda share: update(round(1000 * share), 1000))
-    return Generator(method, found.ranges, clusters)
-
-
-def _backbone(config: ProtectConfig, task: str) -> Backbone | None:
-    """What `--surrogate-weights` names.
-
-    Raises:
-        InputError: it can't be used, or the method has no use for it.
-    """
-    if config.surrogate_weights is None:
-        return None
-    if task not in METHODS[config.method].asks_pretrained:
-        raise InputError(
-            f"--surrogate-weights: {config.method} on {task} asks no pretrained model; leave them "
-            "out, or take --method robust on images with labels"
-        )
-    return read_backbone(config.surrogate_weights)
-
-
-def _chosen_frames(files: list[SourceFile], key: Key) -> dict[str, NDArray[np.int64]]:
-    """The frames that a method learns from: all, or as many as fit into memory, by the key."""
-    starts = np.cumsum([0, *(file.shape[0] for file in files)])
-    order = key.numpy("fit", "subset").permutation(starts[-1])[:MOST_FIT_EXAMPLES]
-    owners = np.searchsorted(starts, order, side="right") - 1
-    return {
-        files[owner].path: np.sort(order[owners == owner] - starts[owner])
-        for owner in np.unique(owners)
-    }
-
-
 def protect(config: ProtectConfig) -> Outcome:
     """Write a release.
 
@@ -351,8 +87,8 @@ def protect(config: ProtectConfig) -> Outcome:
     refuse_existing(target, "release")
     if not config.resume:
         places.refuse_leftovers()
-    generator = _load_generator(config)
-    found = _plan(config, generator)
+    generator = load_generator(config)
+    found = plan_for(config, generator)
     with target_errors(target, resumable=True):
         make_private_folder(places.private)
         with locked(places.private):
@@ -372,7 +108,7 @@ def _protect(
 ) -> Outcome:
     fitted_here = generator is None
     if generator is None:
-        generator = _fitted(config, found, _run_key(config, places), refused={})
+        generator = fitted(config, found, _run_key(config, places), refused={})
     if not Generator.is_complete(places.private / GENERATOR):
         generator.save(places.private / GENERATOR)
     path = places.private / JOURNAL
@@ -409,7 +145,7 @@ def _run_key(config: ProtectConfig, places: Places) -> Key:
     """The key of this run, the same again when an interrupted run is resumed."""
     path = places.private / KEY
     if not path.is_file():
-        write_private(path, _key(config).secret.hex().encode() + b"\n")
+        write_private(path, new_key(config).secret.hex().encode() + b"\n")
     return read_key(path)
 
 

@@ -15,9 +15,10 @@ from medshield.text import counted, listed, printable
 
 if TYPE_CHECKING:
     from medshield.dataset.annotations import Annotations
+    from medshield.fitting import FitOutcome
     from medshield.manifest import Record
     from medshield.preview import Preview
-    from medshield.protect import FitOutcome, Outcome
+    from medshield.protect import Outcome
     from medshield.verify import Evidence
 
 MOST_NAMED = 10

@@ -39,11 +39,14 @@ FLOORS = [
         "check",
         "compared_images",
         "cost_table",
-        "dicom_release",
         "contact_sheet",
+        "dicom_release",
+        "fitting",
         "medmnist_folder",
+        "planning",
         "preview",
         "protect",
+        "protect_config",
     }
     | {"fidelity", "frontier", "leakage_table", "release_writer", "tables", "verify"},
     # The command line.

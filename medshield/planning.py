@@ -1,0 +1,122 @@
+"""What `protect` and `fit` would do with a folder; nothing here writes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medshield import progress
+from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.scan import Scan, scan
+from medshield.errors import InputError
+from medshield.generator import Generator
+from medshield.methods import METHODS
+from medshield.models import pick_device
+from medshield.pretrained import Backbone, read_backbone
+from medshield.protect_config import ProtectConfig
+from medshield.text import epsilon_text
+
+
+def plan(config: ProtectConfig) -> Scan:
+    """The scan that `protect` would act on, with every file's radius; writes nothing.
+
+    Raises:
+        InputError: nothing in the folder can be protected.
+    """
+    found = plan_for(config, load_generator(config))
+    assert found.annotations is not None  # noqa: S101 (`plan_for` saw to it)
+    asked_backbone(config, found.annotations.task)
+    return found
+
+
+def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
+    """The scan with the radius, the task and the ranges of a fitted generator, if there is one.
+
+    Raises:
+        InputError: nothing in the folder can be protected, or what is asked contradicts the
+            generator.
+    """
+    epsilon, annotations = config.epsilon, config.annotations
+    known = generator.method.setting if generator else None
+    if generator and known:
+        if epsilon is not None and epsilon != known.budget.epsilon:
+            raise InputError(
+                f"--eps: the generator was fitted for {epsilon_text(known.budget.epsilon)}; "
+                "leave --eps out, or fit another generator"
+            )
+        if annotations.task not in ("auto", known.task.name):
+            raise InputError(f"--task: the generator was fitted for {known.task.name}")
+        epsilon = known.budget.epsilon
+        annotations = _as_fitted(annotations, generator)
+    if epsilon is None:
+        raise InputError("--eps is missing; 8/255 is the usual radius")
+    with progress.bar("reading") as update:
+        found = scan(
+            config.source,
+            annotations,
+            intensity=config.intensity,
+            epsilon=epsilon,
+            known_ranges=generator.ranges if generator else {},
+            known_classes=known.task.classes if known else None,
+            handling=config.handling,
+            workers=config.workers,
+            progress=update,
+        )
+    if found.problem:
+        raise InputError(f"{config.source}: {found.problem}")
+    if not found.with_action("protect"):
+        refused = found.with_action("refuse")
+        why = f" ({len(refused)} refused; the first: {refused[0].path}: {refused[0].reason})"
+        raise InputError(f"{config.source}: no image can be protected{why if refused else ''}")
+    return found
+
+
+def load_generator(config: ProtectConfig) -> Generator | None:
+    """The fitted generator that `--generator` names; None where one is still to be fitted.
+
+    Raises:
+        InputError: there is none, or it can't be read.
+    """
+    if config.generator is None:
+        return None
+    return Generator.load(config.generator, pick_device(config.device))
+
+
+def asked_backbone(config: ProtectConfig, task: str) -> Backbone | None:
+    """What `--surrogate-weights` names.
+
+    Raises:
+        InputError: it can't be used, or the method has no use for it.
+    """
+    if config.surrogate_weights is None:
+        return None
+    if task not in METHODS[config.method].asks_pretrained:
+        raise InputError(
+            f"--surrogate-weights: {config.method} on {task} asks no pretrained model; leave them "
+            "out, or take --method robust on images with labels"
+        )
+    return read_backbone(config.surrogate_weights)
+
+
+def _as_fitted(annotations: AnnotationOptions, generator: Generator) -> AnnotationOptions:
+    """The options with the task of a generator, and with labels only if it was fitted to some.
+
+    Raises:
+        InputError: the user asks for the other.
+    """
+    if generator.clusters is None and annotations.no_labels:
+        raise InputError(
+            "--labels none: the generator was fitted to labels, and needs them; leave it out, or "
+            "fit another generator with --labels none"
+        )
+    for option, value in (
+        ("--labels", annotations.labels),
+        ("--label-col", annotations.label_column),
+        ("--label-tag", annotations.label_tag),
+    ):
+        if generator.clusters and value is not None:
+            raise InputError(
+                f"{option}: the generator was fitted without labels, and uses none; leave it out, "
+                "or fit another generator with it"
+            )
+    task = generator.method.setting.task.name
+    return replace(annotations, task=task, no_labels=generator.clusters is not None)
