@@ -16,7 +16,7 @@ from typing import Any
 from medshield import cost_table, frontier, leakage_table
 from medshield.arms import ALONE, CLEAN, NOISE
 from medshield.cost_table import Spent
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.evidence import CellResult
 from medshield.frontier import Point
 from medshield.leakage_table import Leaked

@@ -72,7 +72,7 @@ def cli() -> None:
 
 
 def _annotation_options(values: dict[str, Any]) -> Any:
-    from medshield.dataset.annotations import AnnotationOptions
+    from medshield.dataset.annotation_options import AnnotationOptions
 
     no_labels = values["labels"] == Path("none")
     return AnnotationOptions(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from medshield import progress
 from medshield.dataset import examples
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.examples import Examples
 from medshield.dataset.scan import Scan, scan
 from medshield.errors import InputError, RefusedFile

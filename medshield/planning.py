@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medshield import progress
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import Scan, scan
 from medshield.errors import InputError
 from medshield.generator import Generator

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medshield import __version__
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.formats.base import DEFAULT_HANDLING, Handling
 
 

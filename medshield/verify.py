@@ -21,7 +21,7 @@ from medshield.arms import ALONE, ARMS, CLEAN, PROTECTED, arms_for, arms_of
 from medshield.budget import Budget
 from medshield.compared_images import check_parts, load_both, scan_source, used_labels
 from medshield.cost import mean_cost
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.examples import Examples
 from medshield.errors import InputError
 from medshield.evidence import CellResult, Verdict, measure_leakage, summarise, worst

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medshield.dataset.annotations import AnnotationOptions, annotate, natural_key
+from medshield.dataset.annotation_options import AnnotationOptions
+from medshield.dataset.annotations import annotate, natural_key
 from medshield.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".nii", ".nii.gz", ".gif", ".tif")

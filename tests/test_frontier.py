@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from medshield import frontier
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan
 from medshield.fidelity import SAMPLE, fidelity, haarpsi
 from medshield.frontier import Point

@@ -266,7 +266,7 @@ def test_frames_that_are_scaled_differently_have_a_bound_each():
 
 
 def test_the_middle_frame_of_a_volume_is_shown(tmp_path):
-    from medshield.dataset.annotations import AnnotationOptions
+    from medshield.dataset.annotation_options import AnnotationOptions
     from medshield.dataset.scan import scan
     from tests.builders import nifti
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan, walk
 from medshield.errors import InputError
 from medshield.formats import IntensityRange

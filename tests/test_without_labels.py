@@ -12,7 +12,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from medshield import clusters as clusters_module
 from medshield import release_writer
 from medshield.clusters import Clusters
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan
 from medshield.generator import Generator
 from medshield.keys import Key

@@ -7,69 +7,26 @@ sure is an error that names the option which settles it.
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
-from medshield.dataset.label_tables import (
-    FINDING_VALUES,
-    SPLITS,
-    ImagePaths,
-    MatchedTables,
-    Table,
-    column_index,
-    examples,
-    is_blank,
-    match_tables,
-    read_table,
-    split_of_table,
-)
-from medshield.dataset.masks import IMAGE_WORDS, MaskPairs, find_masks, words
+from medshield.dataset.annotation_options import AnnotationOptions
+from medshield.dataset.folder_names import classes_by_folder, patient_in, split_in
+from medshield.dataset.image_paths import ImagePaths
+from medshield.dataset.label_columns import examples
+from medshield.dataset.masks import MaskPairs, find_masks
+from medshield.dataset.table_facts import Labels, TableFacts
 from medshield.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
 TASKS = ("auto", "classification", "multilabel", "segmentation")
-# Folders so named, with a number, hold a person or a batch, and are no class.
-SERIAL_WORDS = frozenset(
-    {"patient", "subject", "sub", "case", "study", "series", "session", "ses", "scan", "scans"}
-    | {"image", "images", "img", "imgs", "part", "batch", "fold"}
-)
-PATIENT_FOLDER = re.compile(r"(patient|subject|sub|case)[-_ ]?\w*\d\w*", re.IGNORECASE)
-Value = TypeVar("Value")
-
 NEARLY_ALL = 0.9  # of the images have masks: then the folder is one for segmentation
-
-
-@dataclass(frozen=True)
-class AnnotationOptions:
-    """What the user said about labels and masks; None is for what is to be found out.
-
-    Attributes:
-        labels: a table (`--labels`).
-        no_labels: look for none, and use none (`--labels none`).
-        path_column, label_column, patient_column, split_column: names of its columns;
-            `label_column` may be several findings, separated by commas.
-        masks: a folder inside the source (`--masks`).
-        label_tag: the DICOM tag that holds the class, `GGGG,EEEE` (`--label-tag`).
-        task: auto, classification, multilabel or segmentation.
-        allow_missing: leave out images without a label, and rows without an image.
-    """
-
-    labels: Path | None = None
-    no_labels: bool = False
-    path_column: str | None = None
-    label_column: str | None = None
-    patient_column: str | None = None
-    split_column: str | None = None
-    masks: Path | None = None
-    label_tag: str | None = None
-    task: str = "auto"
-    allow_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,7 +108,7 @@ def annotate(
     pairs = find_masks(images, _mask_folder(source, options.masks))
     if options.no_labels:
         return _without_labels(images, pairs, options, known_classes)
-    facts = _TableFacts(ImagePaths(source, images, pairs.masks), options)
+    facts = TableFacts(ImagePaths(source, images, pairs.masks), options)
     facts.collect(source, sorted(files))
     pairs = pairs.without(facts.labels)
     plain = [image for image in images if image not in pairs.masks]
@@ -234,233 +191,14 @@ def natural_key(name: str) -> tuple[int, float, list[str | int], str]:
     return 1, 0.0, [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-class _TableFacts:
-    """What the label tables say of each image.
-
-    Attributes:
-        labels: the classes of each image that has a label.
-        patients, splits: of each image that has one.
-        table_splits: the split that the name of an image's table speaks of.
-        groups: the tables that say something, by header.
-        ignored: tables that were not used, and why.
-        unmatched: paths, in tables inside the source, that name no image.
-    """
-
-    def __init__(self, paths: ImagePaths, options: AnnotationOptions) -> None:
-        self._paths = paths
-        self._options = options
-        self._headers: list[tuple[str, ...]] = []
-        self.labels: dict[str, frozenset[str]] = {}
-        self.patients: dict[str, str] = {}
-        self.splits: dict[str, str] = {}
-        self.table_splits: dict[str, str] = {}
-        self.groups: list[MatchedTables] = []
-        self.ignored: list[str] = []
-        self.unmatched: list[str] = []
-
-    def collect(self, source: Path, files: Sequence[str]) -> None:
-        """Read the named table; or those in the source and, where they hold no label, beside it.
-
-        Raises:
-            InputError: a table that can't be read, that contradicts another or itself, that fits
-                no image though it was named, or that lacks a named column.
-        """
-        root = Path(os.path.normpath(source.absolute()))
-        if self._options.labels is not None:
-            table = _named_table(root, self._options.labels)
-            inside = table.is_relative_to(root)
-            name = table.relative_to(root).as_posix() if inside else table.name
-            self._add({table: name}, inside)
-        else:
-            self._add({root / f: f for f in files if _is_table(f)}, inside=True)
-            if not self.labels:
-                self._add(_tables_beside(root), inside=False)
-        self._check_columns()
-        if self._options.labels is not None and not self.groups:
-            seen = f" ({_listed(self._headers[0])})" if self._headers else ""
-            raise InputError(f"--labels: {self.ignored[0]}; --path-col names another column{seen}")
-
-    def _add(self, candidates: Mapping[Path, str], inside: bool) -> None:
-        """Read tables, match those of one header together, and keep what they say."""
-        by_header: dict[tuple[str, ...], list[Table]] = defaultdict(list)
-        for path, name in candidates.items():
-            table = read_table(path, name, self._paths, inside)
-            if table is None:
-                self.ignored.append(f"{name} names no image")
-            else:
-                by_header[table.header].append(table)
-        for header, tables in sorted(by_header.items()):
-            self._headers.append(header)
-            matched = match_tables(tables, self._paths, self._options)
-            used = [table.name for table in matched.tables] if matched else []
-            self.ignored += [f"{t.name} names no image" for t in tables if t.name not in used]
-            if matched is not None:
-                self._keep(matched)
-
-    def _keep(self, matched: MatchedTables) -> None:
-        """Merge what matched tables say, unless it is nothing."""
-        columns, name = matched.columns, matched.name
-        if not columns.labels:
-            self.ignored.append(
-                f"{name} has no column that is plainly the label: name it with --label-col "
-                f"({_listed(matched.header)})"
-            )
-            if columns.patient is None and columns.split is None:
-                return
-        patients: dict[str, str] = {}
-        splits: dict[str, str] = {}
-        _merge(self.labels, matched.label_sets(), "labels", name)
-        _merge(patients, matched.column(columns.patient), "patients", name)
-        parts = ((i, SPLITS[cell.casefold()]) for i, cell in matched.column(columns.split))
-        _merge(splits, parts, "splits", name)
-        self.patients = patients | self.patients
-        self.splits = splits | self.splits
-        for image, table, _ in matched.rows:
-            split = split_of_table(PurePosixPath(table.name).name)
-            if split is not None:
-                self.table_splits.setdefault(image, split)
-        self.groups.append(matched)
-        self.unmatched += matched.unmatched
-
-    def _check_columns(self) -> None:
-        """Every column that the user named must be in some table."""
-        options = self._options
-        for option, wanted in (
-            ("--path-col", options.path_column),
-            ("--label-col", options.label_column),
-            ("--patient-col", options.patient_column),
-            ("--split-col", options.split_column),
-        ):
-            if wanted is None:
-                continue
-            names = wanted.split(",") if option == "--label-col" else [wanted]
-            if not any(
-                column_index(header, wanted) is not None
-                or all(column_index(header, name.strip()) is not None for name in names)
-                for header in self._headers
-            ):
-                seen = _listed(self._headers[0]) if self._headers else "no label table was found"
-                raise InputError(f"{option}: no label table has a column {wanted!r} ({seen})")
-
-    def of_labels(self) -> _Labels | None:
-        """The labels, where there are any.
-
-        Raises:
-            InputError: tables of several forms, such as classes here and findings there.
-        """
-        groups = [group for group in self.groups if group.columns.labels]
-        if not self.labels:
-            return None
-        tasks = {group.task for group in groups}
-        findings = {frozenset(g.label_names) for g in groups if len(g.columns.labels) > 1}
-        if (len(tasks) > 1 and self._options.task == "auto") or len(findings) > 1:
-            names = examples(table.name for group in groups for table in group.tables)
-            raise InputError(f"{names} label in different ways; name one table with --labels")
-        notes = tuple(note for group in groups for note in _label_notes(group))
-        vocabulary = next(iter(findings)) if findings else frozenset[str]()
-        return _Labels("table", self.labels, min(tasks), notes, vocabulary)
-
-    def notes(self) -> Iterable[str]:
-        """What a person should know beyond the labels."""
-        for group in self.groups:
-            yield from (f"{group.name}: {note}" for note in group.columns.notes)
-        if self.unmatched:
-            yield (
-                f"{len(self.unmatched)} table rows name no image, such as "
-                f"{examples(self.unmatched)}"
-            )
-        if self.ignored:
-            yield f"tables: {'; '.join(self.ignored)}"
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """Classes of images, from one kind of place.
-
-    Attributes:
-        origin: table, tag or folders.
-        by_image: one class each, or any number of findings.
-        task: what they speak of, where the user does not say.
-        notes: where they are from.
-        vocabulary: findings that exist even where no image has them.
-    """
-
-    origin: str
-    by_image: dict[str, frozenset[str]]
-    task: str
-    notes: tuple[str, ...]
-    vocabulary: frozenset[str] = frozenset()
-
-
-def _merge(
-    known: dict[str, Value], found: Iterable[tuple[str, Value]], what: str, name: str
-) -> None:
-    """Add what rows say of images; the same said twice is fine, two different things are not."""
-    clashes = {image for image, value in found if known.setdefault(image, value) != value}
-    if clashes:
-        raise InputError(
-            f"{name}: {len(clashes)} images have rows with different {what}, such as "
-            f"{examples(clashes)}; keep one row an image, or name one table with --labels"
-        )
-
-
-def _is_table(name: str) -> bool:
-    return name.casefold().endswith((".csv", ".tsv"))
-
-
-def _listed(header: Sequence[str]) -> str:
-    """The first columns of a table, for a message."""
-    more = f" and {len(header) - 20} more" if len(header) > 20 else ""
-    return f"columns: {', '.join(name or '(blank)' for name in header[:20])}{more}"
-
-
-def _named_table(root: Path, table: Path) -> Path:
-    """The table of `--labels`: relative to the working folder, or else to the source."""
-    for path in (table, root / table):
-        if path.is_file():
-            return Path(os.path.normpath(path.absolute()))
-    raise InputError(f"--labels: {table} is not a file; give a CSV or TSV table")
-
-
-def _tables_beside(root: Path) -> dict[Path, str]:
-    """The tables in the source's parent, by the names to print."""
-    try:
-        found = sorted(p for p in root.parent.iterdir() if _is_table(p.name) and p.is_file())
-    except OSError:  # a folder that may be entered but not listed
-        return {}
-    return {path: f"../{path.name}" for path in found}
-
-
-def _label_notes(group: MatchedTables) -> Iterable[str]:
-    """Which columns of which table the labels are from, and how they were read."""
-    sets = dict(group.label_sets())
-    classes = len(frozenset().union(*sets.values()))
-    names = group.label_names
-    if len(names) > 1:
-        kind = (
-            f"{len(names)} one-hot" if group.task == "classification" else f"{len(names)} finding"
-        )
-        column = f"{kind} columns"
-    else:
-        kind = "findings" if group.task == "multilabel" else "classes"
-        column = f"column {names[0]!r} ({classes} {kind})"
-    yield f"labels: {group.name}, {column}, {len(group.rows)} of {group.total} rows matched"
-    if len(names) > 1:
-        cells = [row[i].casefold() for _, _, row in group.rows for i in group.columns.labels]
-        uncertain = sum(FINDING_VALUES.get(cell) == -1 for cell in cells)
-        blank = sum(map(is_blank, cells))
-        if uncertain or blank:
-            yield f"{group.name}: {uncertain} uncertain (-1) and {blank} blank findings count as 0"
-
-
 def _labels(
     source: Path,
     images: Sequence[str],
-    facts: _TableFacts,
+    facts: TableFacts,
     options: AnnotationOptions,
     read_tag: Callable[[Path, str], str | None],
     known: tuple[str, ...] | None,
-) -> _Labels | None:
+) -> Labels | None:
     """The labels: of the named tag, else of tables, else of the folders' names."""
     if options.label_tag is not None:
         return _tag_labels(source, images, options.label_tag, read_tag)
@@ -468,12 +206,20 @@ def _labels(
     return facts.of_labels() or (None if named else _folder_labels(images, known or ()))
 
 
+def _folder_labels(images: Sequence[str], known: tuple[str, ...]) -> Labels | None:
+    found = classes_by_folder(images, known)
+    if found is None:
+        return None
+    by_image, note = found
+    return Labels("folders", by_image, "classification", (note,))
+
+
 def _tag_labels(
     source: Path,
     images: Sequence[str],
     tag: str,
     read_tag: Callable[[Path, str], str | None],
-) -> _Labels:
+) -> Labels:
     """The value of one DICOM element as the class of its image."""
     if not re.fullmatch(r"[0-9a-fA-F]{4},[0-9a-fA-F]{4}", tag):
         raise InputError(f"--label-tag: {tag!r} is no DICOM tag; write it as 0008,103E")
@@ -485,57 +231,11 @@ def _tag_labels(
             "name another tag, or give --labels"
         )
     note = f"labels: DICOM tag ({tag}), {len(found)} of {len(images)} images"
-    return _Labels("tag", found, "classification", (note,))
-
-
-def _folder_labels(images: Sequence[str], known: tuple[str, ...]) -> _Labels | None:
-    """One folder for each class, also below folders of splits, patients and batches.
-
-    Where classes are known and every image lies in a folder named like one, that is its label,
-    though all may be of the same class.
-    """
-    recognised = {image: _known_folder(image, known) for image in images}
-    if recognised and all(recognised.values()):
-        labels = {image: frozenset(names) for image, names in recognised.items()}
-        return _Labels("folders", labels, "classification", ("labels: folders of known classes",))
-    folders = {image: _class_folders(image) for image in images}
-    while (firsts := {parts[:1] for parts in folders.values()}) != {()} and len(firsts) == 1:
-        folders = {image: parts[1:] for image, parts in folders.items()}
-    found = {image: frozenset(parts[:1]) for image, parts in folders.items() if parts}
-    classes = {name for names in found.values() for name in names}
-    if len(classes) < 2 or len(found) < 2 * len(classes):
-        return None  # a folder for each image says what it is called, not what it is
-    note = f"labels: one folder for each of {len(classes)} classes"
-    return _Labels("folders", found, "classification", (note,))
-
-
-def _known_folder(image: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The nearest folder above an image that is named like a known class, or nothing."""
-    folders = reversed(PurePosixPath(image).parent.parts)
-    return next(((name,) for name in folders if name in known), ())
-
-
-def _class_folders(image: str) -> tuple[str, ...]:
-    """The folders above an image that may be its class."""
-    folders = PurePosixPath(image).parent.parts
-    return tuple(name for name in folders if _folder_split(name) is None and not _is_serial(name))
-
-
-def _is_serial(name: str) -> bool:
-    """Whether a folder is one of a numbered series, such as `patient012` or `images_part_2`."""
-    parts = words(name)
-    serial = any(word.rstrip("0123456789") in SERIAL_WORDS for word in parts)
-    return serial and (len(parts) == 1 or parts[-1][-1].isdigit())
-
-
-def _folder_split(name: str) -> str | None:
-    """`train` for `train`, `Training`, `train_images` and `imagesTr`."""
-    rest = [word for word in words(name) if word not in IMAGE_WORDS]
-    return SPLITS.get(rest[0]) if len(rest) == 1 else None
+    return Labels("tag", found, "classification", (note,))
 
 
 def _task(
-    options: AnnotationOptions, images: Sequence[str], pairs: MaskPairs, labels: _Labels | None
+    options: AnnotationOptions, images: Sequence[str], pairs: MaskPairs, labels: Labels | None
 ) -> str:
     """What the annotations are for, unless the user says."""
     masked = len(set(pairs.by_image).union(pairs.several).intersection(images))
@@ -597,7 +297,7 @@ def _mask_notes(task: str, pairs: MaskPairs) -> Iterable[str]:
 
 
 def _class_targets(
-    task: str, labels: _Labels, known: tuple[str, ...] | None
+    task: str, labels: Labels, known: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], dict[str, Annotation]]:
     """The classes in natural (or known) order, and each image's class or findings."""
     sets = labels.by_image
@@ -634,7 +334,7 @@ def _class_targets(
     }
 
 
-def _check_rows(labels: _Labels, facts: _TableFacts, options: AnnotationOptions) -> None:
+def _check_rows(labels: Labels, facts: TableFacts, options: AnnotationOptions) -> None:
     """Every row of the tables that label must name an image."""
     if facts.unmatched and labels.origin == "table" and not options.allow_missing:
         raise InputError(
@@ -654,12 +354,12 @@ def _nothing_found(images: int, ignored: Sequence[str]) -> str:
     )
 
 
-def _patients(images: Sequence[str], facts: _TableFacts) -> tuple[dict[str, str], str]:
+def _patients(images: Sequence[str], facts: TableFacts) -> tuple[dict[str, str], str]:
     """The patient of each image by table, else by folder names; and a note of it."""
     found = {image: facts.patients[image] for image in images if image in facts.patients}
     origin = "table"
     if not found:
-        folders = {image: _patient_folder(image) for image in images}
+        folders = {image: patient_in(image) for image in images}
         found = {image: folder for image, folder in folders.items() if folder}
         origin = "folder names"
     groups = len(set(found.values()))
@@ -667,18 +367,12 @@ def _patients(images: Sequence[str], facts: _TableFacts) -> tuple[dict[str, str]
     return found, note if found else ""
 
 
-def _patient_folder(image: str) -> str | None:
-    """CheXpert's `patient00001`, BIDS's `sub-01`."""
-    folders = PurePosixPath(image).parent.parts
-    return next((name for name in folders if PATIENT_FOLDER.fullmatch(name)), None)
-
-
-def _splits(images: Sequence[str], facts: _TableFacts) -> tuple[dict[str, str], str]:
+def _splits(images: Sequence[str], facts: TableFacts) -> tuple[dict[str, str], str]:
     """The split of each image by column, else by folders, else by the tables' names.
 
     Where all images are in one and the same part, nothing is split.
     """
-    folders = {image: _path_split(image) for image in images}
+    folders = {image: split_in(image) for image in images}
     for origin, known in (
         ("column", facts.splits),
         ("folder names", folders),
@@ -690,8 +384,3 @@ def _splits(images: Sequence[str], facts: _TableFacts) -> tuple[dict[str, str], 
             counts = ", ".join(f"{part} {parts[part]}" for part in sorted(parts))
             return found, f"split: {counts}, by {origin}"
     return {}, ""
-
-
-def _path_split(image: str) -> str | None:
-    folders = PurePosixPath(image).parent.parts
-    return next((split for name in folders if (split := _folder_split(name))), None)

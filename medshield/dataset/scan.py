@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from medshield.dataset.annotations import Annotation, AnnotationOptions, Annotations, annotate
+from medshield.dataset.annotation_options import AnnotationOptions
+from medshield.dataset.annotations import Annotation, Annotations, annotate
 from medshield.dataset.intensity import choose, parse_intensity, range_name
 from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.masks import speaks_of_masks

@@ -12,7 +12,7 @@ import numpy as np
 
 from medshield.audit import Allowed, auditor_named
 from medshield.audit.bound import movement
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import SourceFile, scan
 from medshield.errors import InputError, MedshieldError, RefusedFile
 from medshield.formats import Codec, DecodedImage, IntensityRange, recognise

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from medshield import progress
 from medshield.budget import parse_epsilon
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.errors import InputError, MedshieldError
 from medshield.methods import METHODS
 from medshield.threats import parse_cell

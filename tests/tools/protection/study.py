@@ -14,7 +14,7 @@ from torch import Tensor
 from medshield import medmnist_folder, models, progress
 from medshield.budget import Budget
 from medshield.dataset import examples
-from medshield.dataset.annotations import AnnotationOptions
+from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.examples import Examples
 from medshield.dataset.scan import Scan, scan
 from medshield.errors import InputError
