@@ -26,6 +26,7 @@ from medshield.private import make_private_folder
 from medshield.protect import protect
 from medshield.protect_config import ProtectConfig
 from medshield.tables import columns
+from medshield.text import epsilon_text
 from medshield.threats import parse_cell
 from medshield.trials import BEST, LAST, weights_of
 from medshield.verify import VerifyConfig, finite, verify
@@ -159,6 +160,7 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     points, leaked = [], []
     backbone = read_backbone(config.surrogate_weights) if config.surrogate_weights else None
     for epsilon in config.epsilons:
+        radius = epsilon_text(epsilon)
         for name in config.methods:
             method = name
             if backbone and METHODS[name].asks_pretrained:
@@ -170,12 +172,12 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
             report = json.dumps(evidence.to_json(), default=str)
             (config.output / f"{release.name}.json").write_text(report)
             spent.append(Spent.on(method, epsilon, release, evidence))
-            points.append(Point.of(method, str(epsilon), evidence))
+            points.append(Point.of(method, radius, evidence))
             for result in evidence.cells:
                 verdict, why = result.judged(result.level)
-                leaked.append(Leaked.under(method, str(epsilon), result))
-                verdicts.append((method, str(epsilon), result.cell.name, str(verdict), why))
-                for row in _rows(config.source.name, method, str(epsilon), result):
+                leaked.append(Leaked.under(method, radius, result))
+                verdicts.append((method, radius, result.cell.name, str(verdict), why))
+                for row in _rows(config.source.name, method, radius, result):
                     rows[row[:6]] = row
     table = BenchmarkTable(
         tuple(rows.values()),
@@ -197,7 +199,7 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
 def _release_name(method: str, epsilon: Fraction, min_ssim: float | None) -> str:
     """Of a folder that is found again only by a run that would make the same."""
     bound = "" if min_ssim is None else f"-ssim-{min_ssim:g}"
-    return f"{method}-{str(epsilon).replace('/', '-')}{bound}"
+    return f"{method}-{epsilon_text(epsilon).replace('/', '-')}{bound}"
 
 
 def _rows(name: str, method: str, epsilon: str, result: CellResult) -> list[tuple[Any, ...]]:

@@ -12,6 +12,7 @@ from typing import Any
 from medshield.cost import Cost, mean_cost
 from medshield.places import Places
 from medshield.protect import COST
+from medshield.text import epsilon_text
 from medshield.threats import parse_cell
 from medshield.verify import Evidence
 
@@ -91,7 +92,7 @@ def _row(spent: Spent, training: Cost | None) -> tuple[Any, ...]:
     fit, apply = spent.fit, spent.apply
     whole = Cost(fit.seconds + apply.seconds, fit.passes + apply.passes) if fit and apply else None
     return (
-        *(spent.method, str(spent.epsilon), spent.images, None),
+        *(spent.method, epsilon_text(spent.epsilon), spent.images, None),
         *(_seconds(fit), _seconds(apply), _passes(fit), _passes(apply)),
         *_shares(whole, spent.images, training, spent.training_images),
     )

@@ -33,6 +33,7 @@ from medshield.pretrained import Weights
 from medshield.private import make_private_folder
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Array, Task
+from medshield.text import epsilon_text
 from medshield.threats import NOT_YET, declared_cells, levels_up_to, parse_cell
 from medshield.training import predict
 from medshield.trials import Cell, Parts, Schedule, Trial
@@ -214,7 +215,7 @@ def verify(config: VerifyConfig) -> Evidence:
         "seeds": config.seeds,
         "image_size": clean.images.shape[-1],
         "epochs": {"standard": schedule.standard, "adversarial": schedule.adversarial},
-        "adversary": {"epsilon": str(config.adversary), "steps": config.adversary_steps},
+        "adversary": {"epsilon": epsilon_text(config.adversary), "steps": config.adversary_steps},
         "floor": task.constant_scores(
             clean.targets.numpy()[split["train"]], clean.targets.numpy()[split["test"]]
         ),

@@ -79,14 +79,17 @@ def test_without_matplotlib_there_is_no_plot_and_no_error(tmp_path, monkeypatch)
 def test_benchmark_bounds_what_is_seen_and_tells_it(tmp_path):
     source = make_set(tmp_path / "images", patients=24)
     quick = ("--cells", "small_convnet", "--epochs", 1, "--seeds", 1, "--workers", 1, "--json")
-    methods = ("--methods", "random-noise", "--eps", "16/255", "--min-ssim", "0.9")
+    methods = ("--methods", "random-noise", "--eps", "15/255", "--min-ssim", "0.9")
     run = medshield("benchmark", source, "-o", tmp_path / "out", *methods, *quick)
     assert run.code == 0, run.err
     (point,) = run.json["images"]["frontier"]
     assert point["cell"].startswith("small_convnet")
     assert 0.9 <= point["ssim"] < 1
+    assert {row["eps"] for row in run.json["images"]["leakage"]} == {
+        "15/255"  # not 1/17
+    }
     folder = tmp_path / "out" / "images"
-    bounded, plain = "random-noise-16-255-ssim-0.9", "random-noise-16-255"
+    bounded, plain = "random-noise-15-255-ssim-0.9", "random-noise-15-255"
     assert json.loads((folder / bounded / "medshield.json").read_text())["min_ssim"] == 0.9
     assert "| HaarPSI |" in (folder / "table.md").read_text()
     (leaked,) = run.json["images"]["leakage"]
