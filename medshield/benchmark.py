@@ -165,13 +165,13 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
             method = name
             if backbone and METHODS[name].asks_pretrained:
                 method += f"+{backbone.name}"
-            release = config.output / _release_name(method, epsilon, config.min_ssim)
+            release = config.output / _release_name(method, radius, config.min_ssim)
             if not release.exists():
                 protect(_protect_config(config, name, epsilon, release))
             evidence = verify(_verify_config(config, release))
             report = json.dumps(evidence.to_json(), default=str)
             (config.output / f"{release.name}.json").write_text(report)
-            spent.append(Spent.on(method, epsilon, release, evidence))
+            spent.append(Spent.on(method, radius, release, evidence))
             points.append(Point.of(method, radius, evidence))
             for result in evidence.cells:
                 verdict, why = result.judged(result.level)
@@ -196,10 +196,10 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     return table
 
 
-def _release_name(method: str, epsilon: Fraction, min_ssim: float | None) -> str:
+def _release_name(method: str, radius: str, min_ssim: float | None) -> str:
     """Of a folder that is found again only by a run that would make the same."""
     bound = "" if min_ssim is None else f"-ssim-{min_ssim:g}"
-    return f"{method}-{epsilon_text(epsilon).replace('/', '-')}{bound}"
+    return f"{method}-{radius.replace('/', '-')}{bound}"
 
 
 def _rows(name: str, method: str, epsilon: str, result: CellResult) -> list[tuple[Any, ...]]:

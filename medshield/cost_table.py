@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from medshield.cost import Cost, mean_cost
 from medshield.places import Places
 from medshield.protect import COST
-from medshield.text import epsilon_text
 from medshield.threats import parse_cell
 from medshield.verify import Evidence
 
@@ -31,7 +29,7 @@ class Spent:
 
     Attributes:
         method: its name.
-        epsilon: its radius.
+        epsilon: its radius, as a person reads it.
         images: protected.
         fit, apply: None where it was not seen from beginning to end: a run that was resumed.
         victim: name of the cell.
@@ -40,7 +38,7 @@ class Spent:
     """
 
     method: str
-    epsilon: Fraction
+    epsilon: str
     images: int
     fit: Cost | None
     apply: Cost | None
@@ -50,7 +48,7 @@ class Spent:
     epochs: int
 
     @classmethod
-    def on(cls, method: str, epsilon: Fraction, release: Path, evidence: Evidence) -> Spent:
+    def on(cls, method: str, epsilon: str, release: Path, evidence: Evidence) -> Spent:
         """Of a release and its verification; the victim is the first that trains plainly."""
         names = list(evidence.facts["cost"])
         victim = next((name for name in names if parse_cell(name).is_plain), names[0])
@@ -92,7 +90,7 @@ def _row(spent: Spent, training: Cost | None) -> tuple[Any, ...]:
     fit, apply = spent.fit, spent.apply
     whole = Cost(fit.seconds + apply.seconds, fit.passes + apply.passes) if fit and apply else None
     return (
-        *(spent.method, epsilon_text(spent.epsilon), spent.images, None),
+        *(spent.method, spent.epsilon, spent.images, None),
         *(_seconds(fit), _seconds(apply), _passes(fit), _passes(apply)),
         *_shares(whole, spent.images, training, spent.training_images),
     )

@@ -19,7 +19,7 @@ from medshield.keys import Key
 from medshield.methods import METHODS, Setting
 from medshield.models import pick_device
 from medshield.places import Places, keep_apart, named, refuse_existing, target_errors
-from medshield.planning import asked_backbone, plan_for
+from medshield.planning import backbone_for, plan_for
 from medshield.private import make_private_folder
 from medshield.protect_config import ProtectConfig
 from medshield.tasks import TASKS
@@ -79,7 +79,7 @@ def fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str]
         key=key,
         device=pick_device(config.device),
         effort=config.effort,
-        pretrained=asked_backbone(config, found.annotations.task),
+        pretrained=backbone_for(config, found.annotations.task),
     )
     method = METHODS[config.method](setting)
     clusters = None

@@ -24,7 +24,7 @@ def plan(config: ProtectConfig) -> Scan:
     """
     found = plan_for(config, load_generator(config))
     assert found.annotations is not None  # noqa: S101 (`plan_for` saw to it)
-    asked_backbone(config, found.annotations.task)
+    backbone_for(config, found.annotations.task)
     return found
 
 
@@ -81,7 +81,7 @@ def load_generator(config: ProtectConfig) -> Generator | None:
     return Generator.load(config.generator, pick_device(config.device))
 
 
-def asked_backbone(config: ProtectConfig, task: str) -> Backbone | None:
+def backbone_for(config: ProtectConfig, task: str) -> Backbone | None:
     """What `--surrogate-weights` names.
 
     Raises:

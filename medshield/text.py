@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 
 
@@ -31,6 +32,11 @@ def listed(counts: dict[str, int], most: int = 6) -> str:
     if len(counts) > most:
         parts.append(f"{len(counts) - most} more")
     return ", ".join(parts)
+
+
+def examples(names: Iterable[str]) -> str:
+    """Up to three names, for a message: `a.png, b.png, c.png`."""
+    return ", ".join(sorted(set(names))[:3])
 
 
 def epsilon_text(epsilon: Fraction) -> str:

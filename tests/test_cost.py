@@ -2,7 +2,6 @@
 
 import json
 import time
-from fractions import Fraction
 from types import SimpleNamespace
 
 import pytest
@@ -149,7 +148,7 @@ def test_a_method_stands_beside_one_victim_of_the_same_images(tmp_path):
             "resnet18:standard": {"seconds": 2.0, "passes": 720.0},
         }
     )
-    rows = cost_table.rows([Spent.on("em", Fraction(8, 255), release, found)])
+    rows = cost_table.rows([Spent.on("em", "8/255", release, found)])
     assert rows == [
         ("one resnet18:standard", None, 60, 12, 2.0, None, 720, None, None, None),
         ("em", "8/255", 100, None, 3.0, 1.0, 700, 20, 1.2, 0.6),
@@ -161,6 +160,6 @@ def test_a_method_stands_beside_one_victim_of_the_same_images(tmp_path):
 def test_what_was_not_seen_from_beginning_to_end_is_not_guessed(tmp_path, kept):
     release = release_with(tmp_path, kept) if kept else tmp_path / "older"
     found = evidence(**{"resnet18:standard": None})
-    _, row = cost_table.rows([Spent.on("em", Fraction(8, 255), release, found)])
+    _, row = cost_table.rows([Spent.on("em", "8/255", release, found)])
     assert row[4] is None
     assert row[-2:] == (None, None)

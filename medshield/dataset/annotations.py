@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.folder_names import classes_by_folder, patient_in, split_in
 from medshield.dataset.image_paths import ImagePaths
-from medshield.dataset.label_columns import examples
 from medshield.dataset.masks import MaskPairs, find_masks
 from medshield.dataset.table_facts import Labels, TableFacts
 from medshield.errors import InputError
+from medshield.text import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -10,7 +10,7 @@ from medshield.dataset.image_paths import evenly_spaced
 from medshield.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from medshield.dataset.annotation_options import AnnotationOptions
     from medshield.dataset.image_paths import ImagePaths
@@ -48,11 +48,6 @@ FINDING_VALUES = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1, "-1
 NO_FINDING = frozenset({"no finding", "no findings"})
 
 FIRST_ROWS = 500  # that decide whether a table or a column has anything to do with the images
-
-
-def examples(names: Iterable[str]) -> str:
-    """Up to three names, for a message: `a.png, b.png, c.png`."""
-    return ", ".join(sorted(set(names))[:3])
 
 
 def is_blank(value: str) -> bool:

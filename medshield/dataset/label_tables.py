@@ -17,7 +17,6 @@ from medshield.dataset.label_columns import (
     PATIENT_NAMES,
     SPLITS,
     Columns,
-    examples,
     infer_columns,
     is_blank,
     is_named,
@@ -25,6 +24,7 @@ from medshield.dataset.label_columns import (
 )
 from medshield.dataset.masks import without_extension, words
 from medshield.errors import InputError
+from medshield.text import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -12,7 +12,6 @@ from medshield.dataset.label_columns import (
     FINDING_VALUES,
     SPLITS,
     column_index,
-    examples,
     is_blank,
 )
 from medshield.dataset.label_tables import (
@@ -23,6 +22,7 @@ from medshield.dataset.label_tables import (
     split_of_table,
 )
 from medshield.errors import InputError
+from medshield.text import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
