@@ -23,7 +23,8 @@ from medshield.audit.bound import movement, spread
 from medshield.audit.uids import UidMap
 from medshield.budget import parse_epsilon
 from medshield.dataset.intensity import range_name
-from medshield.dataset.scan import MASK_REASON, walk
+from medshield.dataset.scanned import MASK_REASON
+from medshield.dataset.walk import walk
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats.base import IntensityRange
 from medshield.manifest import Papers, Record

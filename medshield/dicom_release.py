@@ -17,7 +17,8 @@ from pathlib import PurePosixPath
 
 from medshield import manifest
 from medshield.dataset import examples
-from medshield.dataset.scan import Scan, SourceFile, unreadable
+from medshield.dataset.scanned import Scan, SourceFile
+from medshield.dataset.walk import unreadable
 from medshield.errors import RefusedFile
 from medshield.formats.base import READ_ONLY
 from medshield.formats.dicom.codec import read_tag

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from medshield.dataset import examples
-from medshield.dataset.scan import Scan
+from medshield.dataset.scanned import Scan
 from medshield.errors import InputError, RefusedFile
 from medshield.formats.base import READ_ONLY
 from medshield.manifest import Record

@@ -12,7 +12,7 @@ from medshield import progress
 from medshield.budget import Budget
 from medshield.clusters import Clusters
 from medshield.dataset import examples
-from medshield.dataset.scan import Scan, SourceFile
+from medshield.dataset.scanned import Scan, SourceFile
 from medshield.errors import InputError
 from medshield.generator import Generator
 from medshield.keys import Key

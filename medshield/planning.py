@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from medshield import progress
 from medshield.dataset.annotation_options import AnnotationOptions
-from medshield.dataset.scan import Scan, scan
+from medshield.dataset.scan import scan
+from medshield.dataset.scanned import Scan
 from medshield.errors import InputError
 from medshield.generator import Generator
 from medshield.methods import METHODS

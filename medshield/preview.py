@@ -21,7 +21,7 @@ from medshield import manifest
 from medshield.check import CheckResult, Declared, declared
 from medshield.contact_sheet import PANEL, Panel, Tile, draw
 from medshield.dataset.intensity import range_of
-from medshield.dataset.scan import Scan, SourceFile
+from medshield.dataset.scanned import Scan, SourceFile
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import DecodedImage, IntensityRange, recognise
 from medshield.formats.base import READ_ONLY, PerFrame

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medshield import journal, manifest, progress
-from medshield.dataset.scan import Scan
+from medshield.dataset.scanned import Scan
 from medshield.dicom_release import DicomRelease, is_companion
 from medshield.errors import InputError
 from medshield.fitting import fitted, new_key

@@ -21,7 +21,8 @@ from torch import Tensor
 from medshield import manifest
 from medshield.augmentation import resized
 from medshield.dataset import examples
-from medshield.dataset.scan import Scan, SourceFile, unreadable
+from medshield.dataset.scanned import Scan, SourceFile
+from medshield.dataset.walk import unreadable
 from medshield.errors import RefusedFile
 from medshield.formats import DecodedImage, IntensityRange, codec_named
 from medshield.formats.base import PerFrame

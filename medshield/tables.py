@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from medshield.check import CheckResult
-from medshield.dataset.scan import Scan
+from medshield.dataset.scanned import Scan
 from medshield.places import Places
 from medshield.text import counted, listed, printable
 

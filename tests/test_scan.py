@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from medshield.dataset.annotation_options import AnnotationOptions
-from medshield.dataset.scan import scan, walk
+from medshield.dataset.scan import scan
+from medshield.dataset.walk import walk
 from medshield.errors import InputError
 from medshield.formats import IntensityRange
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from medshield.augmentation import resized
 from medshield.dataset.intensity import range_of
 from medshield.dataset.mask_files import read_foreground
-from medshield.dataset.scan import Scan, SourceFile, unreadable
+from medshield.dataset.scanned import Scan, SourceFile
+from medshield.dataset.walk import unreadable
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import DecodedImage, Handling, recognise
 from medshield.models import SIZE_STEP

@@ -1,217 +1,33 @@
-"""Looking at a folder: every file, what it is, what will be done with it, and why."""
+"""Looking at a folder: each file is read once and planned."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 
 from medshield.dataset.annotation_options import AnnotationOptions
-from medshield.dataset.annotations import Annotation, Annotations, annotate
+from medshield.dataset.annotations import Annotations, annotate
 from medshield.dataset.intensity import choose, parse_intensity, range_name
 from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.masks import speaks_of_masks
 from medshield.dataset.samples import Glance, Samples, Values, glance, sample
+from medshield.dataset.scanned import MASK_REASON, Scan, SourceFile
+from medshield.dataset.walk import plan_other, refuse_secrets, suffix_of, unreadable, walk
 from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFile
 from medshield.formats import Codec, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom.codec import read_tag
 from medshield.manifest import OWN_FILES
 
-SIDECAR_SUFFIXES = frozenset(
-    {".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml"}
-    | {".bval", ".bvec"}
-)
-SIDECAR_NAMES = frozenset({"LICENSE", "LICENCE", "README", "CHANGES", "COPYING"})
-MASK_REASON = "a mask"
-FOREIGN_IMAGES = {
-    **dict.fromkeys((".bmp", ".gif", ".webp"), "PNG"),
-    **dict.fromkeys(
-        (".jp2", ".j2k", ".jxl", ".heic", ".avif"), "PNG, or 16-bit PNG if it is deeper"
-    ),
-    **dict.fromkeys((".svs", ".ndpi", ".mrxs", ".vsi", ".czi", ".lif", ".nd2"), "TIFF, by regions"),
-    **dict.fromkeys((".mha", ".mhd", ".nrrd", ".mgh", ".mgz"), "NIfTI"),
-}
-"""Formats of images that are not read, and what to convert them to."""
 MOST_CLUSTERS = 10
 IMAGES_A_CLUSTER = 20
 """On average, at the least, where there are images enough for two clusters of that size."""
-KNOWN_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".nii", ".hdr", ".img"})
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file of the source and its plan.
-
-    Attributes:
-        path: relative to the source, with forward slashes.
-        action: "protect", "copy", "omit" or "refuse".
-        reason: why it is not protected; empty for "protect".
-        format: the codec's name, or the file's suffix.
-        kind: which intensity range it shares; empty where it is no image.
-        shape: (frames, height, width, channels) of an image.
-        epsilon_stored: the radius in stored units, the largest of its frames; 0 before it is
-            known.
-        annotation: its label, findings or mask, patient and split.
-        details: technical facts, as the codec gave them.
-        grey, is_integer, step: of an image, see `DecodedImage`.
-        slopes: the smallest and the largest size of a slope in its frames.
-    """
-
-    path: str
-    action: str
-    reason: str = ""
-    format: str = ""
-    kind: str = ""
-    shape: tuple[int, ...] = ()
-    epsilon_stored: float = 0.0
-    annotation: Annotation | None = field(default=None, repr=False)
-    details: dict[str, str] = field(default_factory=dict, repr=False)
-    grey: bool = True
-    slopes: tuple[float, float] = (1.0, 1.0)
-    is_integer: bool = True
-    step: float = 1.0
-
-
-@dataclass(frozen=True)
-class Scan:
-    """Everything that was found out about a folder.
-
-    Attributes:
-        source: the folder.
-        files: sorted by path.
-        annotations: labels or masks, or None where `problem` says why there are none.
-        ranges: intensity range of each kind of image.
-        problem: what keeps the folder from being protected; empty where nothing does.
-        handling: of thumbnails and signatures, with which its files were read.
-    """
-
-    source: Path
-    files: tuple[SourceFile, ...]
-    annotations: Annotations | None
-    ranges: dict[str, IntensityRange]
-    problem: str = ""
-    handling: Handling = DEFAULT_HANDLING
-
-    def with_action(self, action: str) -> list[SourceFile]:
-        """The files of one plan."""
-        return [file for file in self.files if file.action == action]
-
-    @property
-    def channels(self) -> int:
-        """3 if any image to protect has colour, else 1."""
-        return 1 if all(file.grey for file in self.with_action("protect")) else 3
-
-    def to_json(self) -> dict[str, Any]:
-        """The scan as plain data: no header values, no patients' names."""
-        found = self.annotations
-        protect = self.with_action("protect")
-        return {
-            "source": str(self.source),
-            "task": found.task if found else None,
-            "labels_used": found.labelled if found else None,
-            "classes": list(found.classes) if found else [],
-            "class_counts": class_counts(found, protect) if found else {},
-            "patients": _count_patients(protect),
-            "splits": dict(
-                sorted(
-                    Counter(f.annotation.split or "none" for f in protect if f.annotation).items()
-                )
-            ),
-            "inferred": list(found.notes) if found else [],
-            "problem": self.problem or None,
-            "actions": dict(sorted(Counter(file.action for file in self.files).items())),
-            "formats": dict(sorted(Counter(f.format for f in self.files if f.kind).items())),
-            "sizes": dict(sorted(Counter(_size(f) for f in self.files if f.kind).items())),
-            "details": _detail_counts(self.files),
-            "intensity": {
-                kind: {"low": r.low, "high": r.high, "reason": r.reason}
-                for kind, r in sorted(self.ranges.items())
-            },
-            "files": [
-                {
-                    "path": file.path,
-                    "action": file.action,
-                    "reason": file.reason,
-                    "format": file.format,
-                    "epsilon_stored": file.epsilon_stored or None,
-                }
-                for file in self.files
-            ],
-        }
-
-
-def class_counts(found: Annotations, files: list[SourceFile]) -> dict[str, int]:
-    """How many images show each class (or finding); images with a mask for segmentation."""
-    notes = [file.annotation for file in files if file.annotation]
-    if not found.labelled:
-        return {}  # an image's cluster is not known before the fit
-    if found.task == "segmentation":
-        return {"images with a mask": sum(note.mask is not None for note in notes)}
-    if found.task == "multilabel":
-        return {
-            name: sum(bool(note.findings and note.findings[k]) for note in notes)
-            for k, name in enumerate(found.classes)
-        }
-    return {name: sum(note.label == k for note in notes) for k, name in enumerate(found.classes)}
-
-
-def _count_patients(files: list[SourceFile]) -> int:
-    return len({f.annotation.patient for f in files if f.annotation and f.annotation.patient})
-
-
-def _size(file: SourceFile) -> str:
-    frames, height, width, _ = file.shape
-    return f"{width} x {height}" + (f" x {frames}" if frames > 1 else "")
-
-
-def _detail_counts(files: tuple[SourceFile, ...]) -> dict[str, dict[str, int]]:
-    counts: dict[str, Counter[str]] = {}
-    for file in files:
-        for name, value in file.details.items():
-            counts.setdefault(name, Counter())[value] += 1
-    return {name: dict(counter.most_common()) for name, counter in sorted(counts.items())}
-
-
-def walk(source: Path) -> Iterator[tuple[str, str]]:
-    """Every file below `source` with the reason to leave it out, or "" for a readable file.
-
-    Symbolic links to folders are not followed; a link to a file is, if it stays inside.
-
-    Raises:
-        InputError: a folder can't be opened, so that nobody knows what is in it.
-    """
-
-    def fail(error: OSError) -> None:
-        raise InputError(
-            f"{error.filename}: the folder can't be opened ({error.strerror}); mend its access "
-            "rights, or move it out of the source"
-        )
-
-    root = os.path.realpath(source)
-    for folder, folders, names in os.walk(source, onerror=fail):
-        for name in list(folders):
-            path = Path(folder, name)
-            if path.is_symlink():
-                folders.remove(name)
-                yield path.relative_to(source).as_posix(), "a symbolic link to a folder"
-        for name in names:
-            path = Path(folder, name)
-            relative = path.relative_to(source).as_posix()
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-                yield relative, "a symbolic link that leads out of the source"
-            elif not path.is_file():
-                yield relative, "neither a file nor a folder"
-            else:
-                yield relative, ""
 
 
 def scan(
@@ -246,7 +62,7 @@ def scan(
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder that holds the images")
     found = dict(sorted(walk(source)))
-    _refuse_secrets(source, found)
+    refuse_secrets(source, found)
     readable = [path for path, reason in found.items() if not reason]
     if not readable:
         raise InputError(
@@ -308,12 +124,12 @@ def _recognised(
         try:
             codec = None if reason or path in OWN_FILES else recognise(source / path)
         except OSError as error:
-            plans[path] = SourceFile(path, "refuse", unreadable(error), _suffix(path))
+            plans[path] = SourceFile(path, "refuse", unreadable(error), suffix_of(path))
             continue
         if codec:
             codecs[path] = codec
         else:
-            plans[path] = _plan_other(path, reason)
+            plans[path] = plan_other(path, reason)
     return codecs, plans
 
 
@@ -339,61 +155,6 @@ def _that_count(
     protect = {path for path in wanted if plans[path].action == "protect"}
     kinds = {wanted[path].kind for path in protect}
     return {p: seen for p, seen in wanted.items() if p in protect or seen.kind not in kinds}
-
-
-def _refuse_secrets(source: Path, paths: Mapping[str, str]) -> None:
-    """See to it that no key, seed or label map of an earlier release is copied into this one.
-
-    Raises:
-        InputError: a private folder or a generator lies in the source.
-    """
-    for path in map(PurePosixPath, paths):
-        folder = path.parent
-        if path.name in ("config.json", "generator.json") and (
-            folder.name.endswith(".private") or (folder / "key").as_posix() in paths
-        ):
-            raise InputError(
-                f"{source / folder}: a private folder or a generator of medshield lies in the "
-                "source; move it out, as its key must never be released"
-            )
-
-
-def unreadable(error: OSError) -> str:
-    """Why a file is refused that the system does not hand out."""
-    return f"can't be read ({error.strerror}); mend its access rights or its disk, or remove it"
-
-
-def _suffix(path: str) -> str:
-    return Path(path).suffix.lower().lstrip(".")
-
-
-def _plan_other(path: str, reason: str) -> SourceFile:
-    name = Path(path)
-    suffix = name.suffix.lower()
-    if path in OWN_FILES:
-        reason = "papers of another release; this one gets its own"
-    elif name.name.startswith("._"):
-        reason = "macOS's notes on another file"
-    if reason:
-        return SourceFile(path, "omit", reason, suffix.lstrip("."))
-    if suffix in SIDECAR_SUFFIXES or name.stem.upper() in SIDECAR_NAMES:
-        return SourceFile(path, "copy", "a sidecar", suffix.lstrip("."))
-    if suffix == ".gz":
-        suffix = "".join(name.suffixes[-2:]).lower()
-    plain = suffix.removesuffix(".gz")
-    if plain in FOREIGN_IMAGES:
-        reason = f"images of this format ({suffix}) are not read; convert it to "
-        return SourceFile(path, "refuse", reason + FOREIGN_IMAGES[plain], suffix.lstrip("."))
-    if plain in KNOWN_IMAGES:
-        lacks = ", nor a .hdr file beside it" if suffix.startswith(".img") else ""
-        return SourceFile(
-            path,
-            "refuse",
-            f"named like an image ({suffix}), but not a PNG, JPEG, TIFF, DICOM or NIfTI inside"
-            f"{lacks}; convert it, or remove it if it is damaged",
-            suffix.lstrip("."),
-        )
-    return SourceFile(path, "omit", "of unknown kind", suffix.lstrip("."))
 
 
 def _look(source: Path, path: str, codec: Codec, handling: Handling) -> tuple[_Look, Values]:

@@ -27,7 +27,9 @@ import nibabel
 import pydicom
 
 from medshield.budget import parse_epsilon
-from medshield.dataset.scan import SourceFile, scan, walk
+from medshield.dataset.scan import scan
+from medshield.dataset.scanned import SourceFile
+from medshield.dataset.walk import walk
 from tests.tools.generated import write_all
 from tests.tools.tables import DataSet, document
 from tests.tools.trial import NO_LABELS, Outcome, attempt

@@ -13,7 +13,8 @@ import numpy as np
 from medshield.audit import Allowed, auditor_named
 from medshield.audit.bound import movement
 from medshield.dataset.annotation_options import AnnotationOptions
-from medshield.dataset.scan import SourceFile, scan
+from medshield.dataset.scan import scan
+from medshield.dataset.scanned import SourceFile
 from medshield.errors import InputError, MedshieldError, RefusedFile
 from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.formats.base import PerFrame

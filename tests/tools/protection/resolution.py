@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medshield.dataset import examples
 from medshield.dataset.intensity import range_of
-from medshield.dataset.scan import Scan, SourceFile
+from medshield.dataset.scanned import Scan, SourceFile
 from medshield.formats import DecodedImage
 from medshield.generator import Generator
 from medshield.models import pick_device

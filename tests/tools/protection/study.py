@@ -16,7 +16,8 @@ from medshield.budget import Budget
 from medshield.dataset import examples
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.examples import Examples
-from medshield.dataset.scan import Scan, scan
+from medshield.dataset.scan import scan
+from medshield.dataset.scanned import Scan
 from medshield.errors import InputError
 from medshield.formats.base import READ_ONLY
 from medshield.keys import Key

@@ -1,0 +1,148 @@
+"""What was found out about a folder: every file, what it is, what will be done with it, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medshield.dataset.annotations import Annotation, Annotations
+from medshield.formats import IntensityRange
+from medshield.formats.base import DEFAULT_HANDLING, Handling
+
+MASK_REASON = "a mask"
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of the source and its plan.
+
+    Attributes:
+        path: relative to the source, with forward slashes.
+        action: "protect", "copy", "omit" or "refuse".
+        reason: why it is not protected; empty for "protect".
+        format: the codec's name, or the file's suffix.
+        kind: which intensity range it shares; empty where it is no image.
+        shape: (frames, height, width, channels) of an image.
+        epsilon_stored: the radius in stored units, the largest of its frames; 0 before it is
+            known.
+        annotation: its label, findings or mask, patient and split.
+        details: technical facts, as the codec gave them.
+        grey, is_integer, step: of an image, see `DecodedImage`.
+        slopes: the smallest and the largest size of a slope in its frames.
+    """
+
+    path: str
+    action: str
+    reason: str = ""
+    format: str = ""
+    kind: str = ""
+    shape: tuple[int, ...] = ()
+    epsilon_stored: float = 0.0
+    annotation: Annotation | None = field(default=None, repr=False)
+    details: dict[str, str] = field(default_factory=dict, repr=False)
+    grey: bool = True
+    slopes: tuple[float, float] = (1.0, 1.0)
+    is_integer: bool = True
+    step: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Everything that was found out about a folder.
+
+    Attributes:
+        source: the folder.
+        files: sorted by path.
+        annotations: labels or masks, or None where `problem` says why there are none.
+        ranges: intensity range of each kind of image.
+        problem: what keeps the folder from being protected; empty where nothing does.
+        handling: of thumbnails and signatures, with which its files were read.
+    """
+
+    source: Path
+    files: tuple[SourceFile, ...]
+    annotations: Annotations | None
+    ranges: dict[str, IntensityRange]
+    problem: str = ""
+    handling: Handling = DEFAULT_HANDLING
+
+    def with_action(self, action: str) -> list[SourceFile]:
+        """The files of one plan."""
+        return [file for file in self.files if file.action == action]
+
+    @property
+    def channels(self) -> int:
+        """3 if any image to protect has colour, else 1."""
+        return 1 if all(file.grey for file in self.with_action("protect")) else 3
+
+    def to_json(self) -> dict[str, Any]:
+        """The scan as plain data: no header values, no patients' names."""
+        found = self.annotations
+        protect = self.with_action("protect")
+        return {
+            "source": str(self.source),
+            "task": found.task if found else None,
+            "labels_used": found.labelled if found else None,
+            "classes": list(found.classes) if found else [],
+            "class_counts": class_counts(found, protect) if found else {},
+            "patients": _count_patients(protect),
+            "splits": dict(
+                sorted(
+                    Counter(f.annotation.split or "none" for f in protect if f.annotation).items()
+                )
+            ),
+            "inferred": list(found.notes) if found else [],
+            "problem": self.problem or None,
+            "actions": dict(sorted(Counter(file.action for file in self.files).items())),
+            "formats": dict(sorted(Counter(f.format for f in self.files if f.kind).items())),
+            "sizes": dict(sorted(Counter(_size(f) for f in self.files if f.kind).items())),
+            "details": _detail_counts(self.files),
+            "intensity": {
+                kind: {"low": r.low, "high": r.high, "reason": r.reason}
+                for kind, r in sorted(self.ranges.items())
+            },
+            "files": [
+                {
+                    "path": file.path,
+                    "action": file.action,
+                    "reason": file.reason,
+                    "format": file.format,
+                    "epsilon_stored": file.epsilon_stored or None,
+                }
+                for file in self.files
+            ],
+        }
+
+
+def class_counts(found: Annotations, files: list[SourceFile]) -> dict[str, int]:
+    """How many images show each class (or finding); images with a mask for segmentation."""
+    notes = [file.annotation for file in files if file.annotation]
+    if not found.labelled:
+        return {}  # an image's cluster is not known before the fit
+    if found.task == "segmentation":
+        return {"images with a mask": sum(note.mask is not None for note in notes)}
+    if found.task == "multilabel":
+        return {
+            name: sum(bool(note.findings and note.findings[k]) for note in notes)
+            for k, name in enumerate(found.classes)
+        }
+    return {name: sum(note.label == k for note in notes) for k, name in enumerate(found.classes)}
+
+
+def _count_patients(files: list[SourceFile]) -> int:
+    return len({f.annotation.patient for f in files if f.annotation and f.annotation.patient})
+
+
+def _size(file: SourceFile) -> str:
+    frames, height, width, _ = file.shape
+    return f"{width} x {height}" + (f" x {frames}" if frames > 1 else "")
+
+
+def _detail_counts(files: tuple[SourceFile, ...]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for file in files:
+        for name, value in file.details.items():
+            counts.setdefault(name, Counter())[value] += 1
+    return {name: dict(counter.most_common()) for name, counter in sorted(counts.items())}
