@@ -102,6 +102,13 @@ def test_resolution_measures_released_files(upscale, tmp_path, capsys):
     assert all(0 < cosine <= 1 for cosine in cosines.values())
 
 
+def test_a_window_cuts_what_lies_outside_and_rounds_to_its_own_grey_levels():
+    values = torch.tensor([0.0, 0.2, 0.5, 0.8, 1.0])
+    seen = resolution.through_window(values, (0.2, 0.8))
+    assert seen[[0, 4]].tolist() == seen[[1, 3]].tolist() == pytest.approx([0.2, 0.8])
+    assert 0 < abs(seen[2] - values[2]) <= 0.6 / 255
+
+
 def test_a_folder_without_labels_is_one_line(tmp_path, capsys):
     Image.fromarray(np.eye(40, dtype="u1")).save(tmp_path / "alone.png")
     assert main(["keys", str(tmp_path), *QUICK]) == 2

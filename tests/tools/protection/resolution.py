@@ -30,6 +30,8 @@ from tests.tools.protection.study import Options, scanned, source_folder
 from tests.tools.tables import table
 
 JPEG_QUALITY = 75
+WINDOWS = ((0.2, 0.8), (0.0, 0.6))
+"""Narrower ones, in fractions of the declared range; a wider one changes nothing but rounding."""
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -65,6 +67,13 @@ def through_jpeg(images: Tensor) -> Tensor:
     return torch.stack(coded)
 
 
+def through_window(images: Tensor, window: tuple[float, float]) -> Tensor:
+    """Images cut to a window and rounded to its 256 grey levels, in the range that they had."""
+    low, high = window
+    levels = ((images.clamp(low, high) - low) / (high - low) * 255).round()
+    return low + levels / 255 * (high - low)
+
+
 def ways() -> dict[str, Callable[[Tensor, int], Tensor]]:
     """Every way of resizing, by the name of its row."""
     found: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -75,6 +84,10 @@ def ways() -> dict[str, Callable[[Tensor, int], Tensor]]:
     for name in ("bilinear", "area"):
         found[f"JPEG {JPEG_QUALITY}, then {name}"] = lambda images, size, f=FILTERS[name]: (
             by_filter(through_jpeg(images), size, f)
+        )
+    for low, high in WINDOWS:
+        found[f"window {low} to {high}, then area"] = lambda images, size, w=(low, high): by_filter(
+            through_window(images, w), size, FILTERS["area"]
         )
     return found
 
