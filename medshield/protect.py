@@ -60,11 +60,13 @@ class Outcome:
         release: its folder.
         records: one per source file, sorted by path.
         summary: what `medshield.json` says.
+        backbone: the pretrained one that its generator asks, which the release does not tell.
     """
 
     release: Path
     records: tuple[Record, ...]
     summary: dict[str, Any]
+    backbone: str | None = None
 
     @property
     def refused(self) -> list[Record]:
@@ -190,7 +192,8 @@ def _finish(
     shutil.rmtree(places.scratch, ignore_errors=True)
     for name in (JOURNAL, KEY):  # the generator's folder holds the key
         (places.private / name).unlink(missing_ok=True)
-    return Outcome(places.release, tuple(records), summary)
+    backbone = setting.pretrained.name if setting.pretrained else None
+    return Outcome(places.release, tuple(records), summary, backbone)
 
 
 def _write_private_papers(places: Places, generator: Generator, finished: list[Finished]) -> None:

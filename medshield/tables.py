@@ -146,6 +146,7 @@ def outcome_text(outcome: Outcome) -> str:
             fidelity.append(f"median {name.upper()} {values[len(values) // 2]:.3g}{unit}")
     rows = [
         ("method", f"{summary['method']} at {summary['epsilon']}, {summary['task']}"),
+        ("asked", _asked(outcome.backbone)),
         ("labels", "" if summary["labels_used"] else f"none used, but clusters; {WEAKER}"),
         *_bounds(protected),
         ("use", MISREAD if misread else ""),
@@ -158,6 +159,10 @@ def outcome_text(outcome: Outcome) -> str:
     return f"{printable(str(outcome.release))}: {_statuses(summary['counts'])}\n{_facts(rows)}"
 
 
+def _asked(backbone: str | None) -> str:
+    return f"{backbone} from ImageNet, beside the method's own surrogates" if backbone else ""
+
+
 def _statuses(counts: dict[str, int]) -> str:
     order = ("protected", "copied", "omitted", "refused")
     return counted({name: counts[name] for name in order if name in counts})
@@ -168,6 +173,7 @@ def fit_text(output: Path, outcome: FitOutcome) -> str:
     facts = outcome.generator.facts()
     rows = [
         ("method", f"{facts['method']} at {facts['epsilon']}, {facts['task']}"),
+        ("asked", _asked(facts.get("pretrained"))),
         ("classes", ", ".join(facts["classes"][:MOST_CLASSES])),
         ("labels", "" if facts["labels_used"] else f"none used, but clusters; {WEAKER}"),
         *_left_out([(path, "refused", reason) for path, reason in outcome.refused.items()]),

@@ -104,6 +104,7 @@ def test_the_generator_names_the_backbone_and_needs_no_weights_and_the_release_i
 ):
     release, again = tmp_path / "release", tmp_path / "again"
     result = run("protect", source, "-o", release, "--surrogate-weights", weights_file, *QUICK)
+    assert f"  asked     {NAME} from ImageNet" in result.stdout
     assert str(weights_file.parent) not in result.stdout
     for paper in ("medshield.json", "medshield-manifest.jsonl"):
         assert NAME not in (release / paper).read_text()
