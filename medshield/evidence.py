@@ -5,23 +5,22 @@ Nothing here trains anything; it only reads predictions.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from medshield.tasks import Array, Task
+from medshield.arms import ALONE, CLEAN, PROTECTED
+from medshield.intervals import Ratio
+from medshield.sample import Sample
 from medshield.trials import CLEAN_BEST, Cell
 
 PROTECTED_LEAKAGE = 0.15
 PARTLY_LEAKAGE = 0.5
-BOOTSTRAP_DRAWS = 500
+FEWEST_SEEDS = 3
 CONFIDENCE = 0.95
-CHANCE_RANKING = 0.5
 
 
 class Verdict(StrEnum):
@@ -45,7 +44,9 @@ class Leakage:
     Attributes:
         score: by which it was measured.
         selection: which epoch's model was scored.
-        estimate, low, high: mean over seeds, and its bootstrap interval over patients and seeds.
+        estimate, low, high: mean over seeds, and its 95 % interval over patients and seeds.
+        low_all, high_all: the interval that holds together with those of all other leakages of
+            the same report (Bonferroni).
         clean, protected, floor: the mean scores behind it.
         clean_low: lower end of the clean score's interval.
     """
@@ -59,6 +60,13 @@ class Leakage:
     protected: float
     floor: float
     clean_low: float
+    low_all: float = float("nan")
+    high_all: float = float("nan")
+
+    @property
+    def surely_leaks(self) -> bool:
+        """Whether this alone breaks the protection, whatever else was looked at."""
+        return self.clean_low > self.floor and self.low_all > PROTECTED_LEAKAGE
 
     @property
     def verdict(self) -> Verdict:
@@ -70,82 +78,53 @@ class Leakage:
         return Verdict.PARTLY if self.high <= PARTLY_LEAKAGE else Verdict.NOT_PROTECTED
 
 
-def measure_leakage(
-    task: Task,
-    score: str,
+def measured(
+    sample: Sample,
+    floor: Mapping[str, float],
     selection: str,
-    clean: Sequence[Array],
-    protected: Sequence[Array],
-    targets: Array,
-    groups: NDArray[np.int64],
-    floor: float,
-    rng: np.random.Generator,
-    alone: Sequence[Array] = (),
-) -> Leakage:
-    """Leakage with a bootstrap interval over patients and seeds.
+    *,
+    protected: str = PROTECTED,
+    comparisons: int = 1,
+) -> tuple[Leakage, ...]:
+    """Leakage by every score, with intervals over patients and seeds.
 
     Args:
-        task: scores the predictions.
-        score: name of the score; for a ranking score the distance from 0.5 counts, since a
-            ranking that is wrong as a whole is turned around with one sign.
-        selection: named in the result.
-        clean: predictions of the clean arm on the test examples, one array per seed.
-        protected: predictions of the protected arm on the same examples, paired by seed.
-        targets: of the test examples.
-        groups: patient numbers of the test examples; drawn as a whole.
-        floor: what the constant predictor scores.
-        rng: for the draws.
-        alone: predictions of victims that had only the clean images which both other arms hold,
-            too; if any, their mean score is the floor.
+        sample: has the arms clean and protected, and perhaps that of victims who had only the
+            clean images which both hold, too: then their score is the floor.
+        floor: score -> what the constant predictor scores.
+        selection: which epoch's models made the predictions.
+        protected: the arm whose leakage is asked for.
+        comparisons: leakages in the same report.
     """
-    ranking = score == task.ranking
-    floor = CHANCE_RANKING if ranking else floor
-
-    def scored(predictions: Array, rows: NDArray[np.int64] | slice) -> float:
-        value = task.scores(predictions[rows], targets[rows])[score]
-        return CHANCE_RANKING + abs(value - CHANCE_RANKING) if ranking else value
-
-    def mean_scored(
-        arm: Sequence[Array], rows: NDArray[np.int64] | slice, seeds: Iterable[int]
-    ) -> float:
-        return float(np.mean([scored(arm[seed], rows) for seed in seeds]))
-
-    def floor_of(rows: NDArray[np.int64] | slice, seeds: Iterable[int]) -> float:
-        return mean_scored(alone, rows, seeds) if alone else floor
-
-    everything, every_seed = slice(None), range(len(clean))
-    clean_mean = mean_scored(clean, everything, every_seed)
-    protected_mean = mean_scored(protected, everything, every_seed)
-    floor_mean = floor_of(everything, every_seed)
-    members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    leakages, clean_draws = [], []
-    for _ in range(BOOTSTRAP_DRAWS):
-        drawn = rng.integers(0, len(members), len(members))
-        rows = np.concatenate([members[i] for i in drawn])
-        seeds = rng.integers(0, len(clean), len(clean))
-        clean_draw, floor_draw = mean_scored(clean, rows, seeds), floor_of(rows, seeds)
-        clean_draws.append(clean_draw - floor_draw + floor_mean)
-        leakages.append(_ratio(mean_scored(protected, rows, seeds), clean_draw, floor_draw))
-    tail = 100 * (1 - CONFIDENCE) / 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # no draw at all had a ratio: NaN says so
-        low, high = np.nanpercentile(leakages, [tail, 100 - tail])
-    return Leakage(
-        score=score,
-        selection=selection,
-        estimate=_ratio(protected_mean, clean_mean, floor_mean),
-        low=float(low),
-        high=float(high),
-        clean=clean_mean,
-        protected=protected_mean,
-        floor=floor_mean,
-        clean_low=float(np.nanpercentile(clean_draws, tail)),
+    alone = ALONE in sample.arms
+    return tuple(
+        _leakage(
+            sample.leakage(name, protected, CLEAN, ALONE if alone else floor[name]),
+            name,
+            selection,
+            comparisons,
+        )
+        for name in sample.names
     )
 
 
-def _ratio(protected: float, clean: float, floor: float) -> float:
-    """Leakage; a clean arm at its floor leaks nothing and proves nothing."""
-    return (protected - floor) / (clean - floor) if clean > floor else float("nan")
+def _leakage(leakage: Ratio, score: str, selection: str, comparisons: int) -> Leakage:
+    protected, clean, floor = (float(mean) for mean in leakage.components.means)
+    low, high = leakage.interval(CONFIDENCE)
+    low_all, high_all = leakage.interval(1 - (1 - CONFIDENCE) / comparisons)
+    return Leakage(
+        score=score,
+        selection=selection,
+        estimate=leakage.estimate,
+        low=low,
+        high=high,
+        clean=clean,
+        protected=protected,
+        floor=floor,
+        clean_low=floor + leakage.under_low(CONFIDENCE),
+        low_all=low_all,
+        high_all=high_all,
+    )
 
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
@@ -167,6 +146,8 @@ class CellResult:
         floor: what the constant predictor scores by it.
         fitted: what the victims score by it on their protected training data.
         curves: arm -> one set of curves per seed.
+        per_class: arm -> class or finding -> score at the last epoch, mean over seeds.
+        seeds: trainings of each arm.
     """
 
     cell: Cell
@@ -177,6 +158,13 @@ class CellResult:
     floor: float
     fitted: float
     curves: dict[str, list[dict[str, Any]]] = field(repr=False)
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    seeds: int = FEWEST_SEEDS
+
+    @property
+    def surely_leaks(self) -> bool:
+        """Whether one of its leakages is surely above what may be called protected."""
+        return any(leakage.surely_leaks for leakage in self.leakages)
 
     def judged(self, level: str) -> tuple[Verdict, str]:
         """What this cell says of a threat level, and why.
@@ -195,8 +183,14 @@ class CellResult:
         if decisive.verdict is Verdict.INCONCLUSIVE:
             why = f"trained on clean images, the victim's {score} does not surely beat its floor"
             return Verdict.INCONCLUSIVE, why
+        leaks = decisive.verdict is Verdict.NOT_PROTECTED
+        if not leaks and self.seeds < FEWEST_SEEDS:
+            return Verdict.INCONCLUSIVE, (
+                f"{self.seeds} trainings of each arm say too little; give --seeds {FEWEST_SEEDS} "
+                "or more"
+            )
         enough = (1 + self.floor) / 2
-        if decisive.verdict is not Verdict.NOT_PROTECTED and self.fitted < enough:
+        if not leaks and self.fitted < enough:
             return Verdict.INCONCLUSIVE, (
                 f"the victim did not fit its protected training data ({self.fitted:.2f}, "
                 f"expected {enough:.2f}); raise --epochs"

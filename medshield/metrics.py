@@ -68,6 +68,63 @@ def auroc_from_counts(negatives: Array, positives: Array) -> float:
     return float(wins / negatives.sum() / positives.sum())
 
 
+def balanced_accuracy_of_draws(decided: Array, targets: Array, weights: Array) -> Array:
+    """Balanced accuracy of many samples drawn from the same examples at once.
+
+    Args:
+        decided: (n,) integers.
+        targets: (n,) integers.
+        weights: (draws, n) how often each example was drawn.
+
+    Returns:
+        (draws,); a class that a draw misses does not count in it.
+    """
+    recalls = []
+    for one in np.unique(targets):
+        rows = targets == one
+        total = weights[:, rows].sum(1)
+        right = weights[:, rows] @ (decided[rows] == one).astype(np.float64)
+        recalls.append(_divided(right, total))
+    return nanmean(np.stack(recalls))
+
+
+def auroc_of_draws(scores: Array, positive: Array, weights: Array) -> Array:
+    """`auroc` of many samples drawn from the same examples at once; NaN where it has one class.
+
+    Args:
+        scores: (n,).
+        positive: (n,) truth in {0, 1}.
+        weights: (draws, n) how often each example was drawn.
+    """
+    order = np.argsort(scores, kind="stable")
+    starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
+    ordered = weights[:, order]
+    positives = np.add.reduceat(ordered * (positive[order] > 0.5), starts, 1)
+    negatives = np.add.reduceat(ordered * (positive[order] <= 0.5), starts, 1)
+    return auroc_of_counts(negatives, positives)
+
+
+def auroc_of_counts(negatives: Array, positives: Array) -> Array:
+    """`auroc_from_counts` of many pairs of histograms at once; both (draws, bins)."""
+    below = np.cumsum(negatives, 1) - negatives
+    wins = np.sum(positives * (below + negatives / 2), 1)
+    pairs = negatives.sum(1) * positives.sum(1)
+    return _divided(wins, pairs)
+
+
+def nanmean(values: Array) -> Array:
+    """Mean over the first axis of what is not NaN; NaN where nothing is left."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    return _divided(np.where(known, values, 0).sum(0), count)
+
+
+def _divided(over: Array, under: Array) -> Array:
+    """The quotients; NaN where nothing is below the line."""
+    found: Array = np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0)
+    return found
+
+
 def psnr(original: Array, changed: Array, data_range: float) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal arrays."""
     error = float(np.mean((original.astype(np.float64) - changed.astype(np.float64)) ** 2))

@@ -70,6 +70,25 @@ class Task(ABC):
         """Every score by name; larger is better."""
 
     @abstractmethod
+    def scores_of_draws(
+        self, predictions: Array, targets: Array, weights: Array
+    ) -> dict[str, Array]:
+        """The decision's and the ranking's score of many samples drawn from the same examples.
+
+        Args:
+            predictions: one row per example.
+            targets: as the task has them.
+            weights: (draws, n) how often each example was drawn.
+
+        Returns:
+            Of each score (draws,), what `scores` says of the drawn rows.
+        """
+
+    def per_class(self, predictions: Array, targets: Array) -> dict[str, float]:
+        """A score for each class or finding that occurs among the targets, by its name."""
+        return {}
+
+    @abstractmethod
     def constant_scores(self, train_targets: Array, test_targets: Array) -> dict[str, float]:
         """What a predictor that never looks at the image scores on the test part."""
 
@@ -110,6 +129,26 @@ class Classification(Task):
             "auroc": metrics.macro_auroc(predictions, np.eye(len(self.classes))[targets]),
         }
 
+    def scores_of_draws(
+        self, predictions: Array, targets: Array, weights: Array
+    ) -> dict[str, Array]:
+        first = 1 if len(self.classes) == 2 else 0  # of two classes both have the same AUROC
+        each = [
+            metrics.auroc_of_draws(predictions[:, k], targets == k, weights)
+            for k in range(first, len(self.classes))
+        ]
+        return {
+            "balanced_accuracy": metrics.balanced_accuracy_of_draws(
+                predictions.argmax(1), targets, weights
+            ),
+            "auroc": metrics.nanmean(np.stack(each)),
+        }
+
+    def per_class(self, predictions: Array, targets: Array) -> dict[str, float]:
+        """Recall."""
+        right = predictions.argmax(1) == targets
+        return {self.classes[k]: float(right[targets == k].mean()) for k in np.unique(targets)}
+
     def constant_scores(self, train_targets: Array, test_targets: Array) -> dict[str, float]:
         shares = np.bincount(train_targets, minlength=len(self.classes)) / len(train_targets)
         return self.scores(np.tile(shares, (len(test_targets), 1)), test_targets)
@@ -147,6 +186,23 @@ class MultiLabel(Task):
             "map": metrics.mean_average_precision(predictions, targets),
             "auroc": metrics.macro_auroc(predictions, targets),
         }
+
+    def scores_of_draws(
+        self, predictions: Array, targets: Array, weights: Array
+    ) -> dict[str, Array]:
+        each = [
+            metrics.auroc_of_draws(predictions[:, k], targets[:, k], weights)
+            for k in range(len(self.classes))
+        ]
+        return {"auroc": metrics.nanmean(np.stack(each))}
+
+    def per_class(self, predictions: Array, targets: Array) -> dict[str, float]:
+        """AUROC."""
+        found = {
+            name: metrics.auroc(predictions[:, k], targets[:, k])
+            for k, name in enumerate(self.classes)
+        }
+        return {name: value for name, value in found.items() if np.isfinite(value)}
 
     def constant_scores(self, train_targets: Array, test_targets: Array) -> dict[str, float]:
         return self.scores(np.tile(train_targets.mean(0), (len(test_targets), 1)), test_targets)
@@ -199,6 +255,18 @@ class Segmentation(Task):
             "dice": float(2 * iou / (1 + iou)),
             "pixel_auroc": metrics.auroc_from_counts(background, foreground),
             "predicted_foreground": float((found + false) / max(predictions.sum(), 1)),
+        }
+
+    def scores_of_draws(
+        self, predictions: Array, targets: Array, weights: Array
+    ) -> dict[str, Array]:
+        counts = weights @ predictions.reshape(len(predictions), -1).astype(np.float64)
+        background, foreground = np.split(counts, 2, 1)
+        positive = slice(PROBABILITY_BINS // 2, None)
+        found, false = foreground[:, positive].sum(1), background[:, positive].sum(1)
+        return {
+            "iou": found / np.maximum(foreground.sum(1) + false, 1),
+            "pixel_auroc": metrics.auroc_of_counts(background, foreground),
         }
 
     def constant_scores(self, train_targets: Array, test_targets: Array) -> dict[str, float]:

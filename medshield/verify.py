@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from medshield import models, progress, trials
-from medshield.arms import ALONE, ARMS, CLEAN, PROTECTED, arms_for, arms_of
+from medshield.arms import ARMS, CLEAN, arms_for, arms_of
 from medshield.budget import Budget
 from medshield.compared_images import check_parts, load_both, scan_source, used_labels
 from medshield.cost import mean_cost
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.examples import Examples
 from medshield.errors import InputError
-from medshield.evidence import CellResult, Verdict, measure_leakage, summarise, worst
+from medshield.evidence import CellResult, Verdict, summarise, worst
 from medshield.fidelity import fidelity
 from medshield.generator import asked_backbone
 from medshield.manifest import read_release
@@ -32,12 +32,13 @@ from medshield.places import GENERATOR, Places
 from medshield.pretrained import Weights
 from medshield.private import make_private_folder
 from medshield.splits import split_by_group
-from medshield.tasks import TASKS, Array, Task
+from medshield.tasks import TASKS, Task
 from medshield.text import epsilon_text
 from medshield.threats import NOT_YET, declared_cells, levels_up_to, parse_cell
 from medshield.training import predict
 from medshield.trials import Cell, Parts, Schedule, Trial
 from medshield.versions import versions
+from medshield.weighing import Weighing
 
 SCHEMA_VERSION = 1
 IMAGES_SEEN = 8_000
@@ -129,7 +130,9 @@ class Evidence:
                     "level": result.level,
                     "verdict": str(result.judged(self.threat)[0]),
                     "why": result.judged(self.threat)[1],
+                    "surely_leaks": result.surely_leaks,
                     "fitted": result.fitted,
+                    "per_class": result.per_class,
                     "leakage": [asdict(leakage) for leakage in result.leakages],
                     "scores": result.scores,
                     "curves": result.curves,
@@ -186,9 +189,9 @@ def verify(config: VerifyConfig) -> Evidence:
     picked = [cell for cell in picked if cell not in lacking]
     notes += _flattered(picked, asked_backbone(private / GENERATOR))
     kept = _trained(task, picked, arms, schedule, cache, config, weights)
+    weighing = Weighing(task, arms[CLEAN], config.seed, len(picked))
     results = [
-        _weigh(task, declared.get(cell, config.threat), cell, kept[cell], arms[CLEAN], config)
-        for cell in picked
+        weighing.result(cell, declared.get(cell, config.threat), kept[cell]) for cell in picked
     ]
     not_run = {
         level: (
@@ -311,61 +314,6 @@ def _schedule(config: VerifyConfig, training_images: int) -> Schedule:
         adversary=Budget(config.adversary),
         adversary_steps=config.adversary_steps,
     )
-
-
-def _weigh(
-    task: Task,
-    level: str,
-    cell: Cell,
-    kept: dict[str, list[Trial]],
-    parts: Parts,
-    config: VerifyConfig,
-) -> CellResult:
-    """What the trials of one cell say."""
-    targets, groups = parts.test.targets.numpy(), parts.test.groups
-    floor = task.constant_scores(parts.train.targets.numpy(), targets)
-    names = list(dict.fromkeys([task.decision, task.ranking]))
-    rng = np.random.default_rng(config.seed)
-
-    def predicted(arm: str, selection: str) -> list[Array]:
-        return [trial.predictions[selection] for trial in kept.get(arm, ())]
-
-    leakages = tuple(
-        measure_leakage(
-            task,
-            name,
-            selection,
-            predicted(CLEAN, selection),
-            predicted(PROTECTED, selection),
-            targets,
-            groups,
-            floor[name],
-            rng,
-            alone=predicted(ALONE, selection),
-        )
-        for name in names
-        for selection in trials.SELECTIONS
-    )
-    return CellResult(
-        cell=cell,
-        level=level,
-        scores={
-            arm: {name: _mean_scores(task, kept[arm], name, targets) for name in trials.SELECTIONS}
-            for arm in kept
-        },
-        leakages=leakages,
-        decision=task.decision,
-        floor=floor[task.decision],
-        fitted=float(np.mean([trial.train_scores[task.decision] for trial in kept[PROTECTED]])),
-        curves={arm: [trial.curves() for trial in kept[arm]] for arm in kept},
-    )
-
-
-def _mean_scores(
-    task: Task, arm: list[Trial], selection: str, targets: Array
-) -> dict[str, dict[str, Any]]:
-    rows = [task.scores(trial.predictions[selection], targets) for trial in arm]
-    return {name: summarise([row[name] for row in rows]) for name in rows[0]}
 
 
 def _level_verdicts(

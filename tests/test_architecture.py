@@ -27,11 +27,14 @@ FLOORS = [
         "countermeasures",
         "evidence",
         "generator",
+        "intervals",
         "methods",
         "probing",
+        "sample",
         "threats",
         "training",
         "trials",
+        "weighing",
     },
     # One function and one configuration each.
     {

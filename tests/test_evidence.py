@@ -1,10 +1,14 @@
 """Leakage of predictions that were made up so that its true value is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from medshield import evidence
-from medshield.evidence import CellResult, Leakage, Verdict, measure_leakage, summarise, worst
+from medshield import sample
+from medshield.arms import ALONE, CLEAN, PROTECTED
+from medshield.evidence import CellResult, Leakage, Verdict, measured, summarise, worst
+from medshield.sample import Sample
 from medshield.tasks import Classification
 from medshield.trials import Cell
 
@@ -17,7 +21,7 @@ FLOOR = 0.5
 
 @pytest.fixture(autouse=True)
 def _few_draws(monkeypatch):
-    monkeypatch.setattr(evidence, "BOOTSTRAP_DRAWS", 100)
+    monkeypatch.setattr(sample, "BOOTSTRAP_DRAWS", 100)
 
 
 def predictions(accuracy, seed=0):
@@ -37,14 +41,22 @@ def constant():
     return [np.tile([0.6, 0.4], (COUNT, 1))] * SEEDS
 
 
-def leakage(clean, protected, score="balanced_accuracy", seed=0, groups=GROUPS):
-    rng = np.random.default_rng(seed)
-    return measure_leakage(TASK, score, "last epoch", clean, protected, TARGETS, groups, FLOOR, rng)
+def perfect():
+    sure = np.where(TARGETS == 1, 0.9, 0.1)
+    return [np.stack([1 - sure, sure], 1)] * SEEDS
+
+
+def leakage(clean, protected, score="balanced_accuracy", seed=0, groups=GROUPS, alone=None):
+    arms = {CLEAN: clean, PROTECTED: protected} | ({ALONE: alone} if alone else {})
+    drawn = Sample.of(TASK, arms, TARGETS, groups, np.random.default_rng(seed))
+    found = measured(drawn, {"balanced_accuracy": FLOOR, "auroc": 0.9}, "last epoch")
+    return next(each for each in found if each.score == score)
 
 
 def test_nothing_learned_is_protected():
     found = leakage(predictions(0.95), constant())
-    assert found.estimate == found.low == found.high == 0
+    assert found.estimate == 0
+    assert -0.03 < found.low < 0 < found.high < 0.03
     assert (found.protected, found.floor) == (0.5, 0.5)
     assert found.verdict is Verdict.PROTECTED
 
@@ -56,7 +68,7 @@ def test_everything_learned_is_not_protected():
 
 
 def test_a_third_is_partly():
-    found = leakage(predictions(0.95), predictions(0.65, seed=1))
+    found = leakage(predictions(0.95), predictions(0.62, seed=1))
     assert found.verdict is Verdict.PARTLY
 
 
@@ -90,28 +102,21 @@ def test_worse_than_the_floor_is_negative_by_decision_and_leakage_by_ranking():
 
 
 def test_a_ranking_has_the_floor_of_a_coin_whatever_the_constant_scores():
-    rng = np.random.default_rng(0)
-    arguments = (predictions(0.95), constant(), TARGETS, GROUPS, 0.9, rng)
-    found = measure_leakage(TASK, "auroc", "last epoch", *arguments)
-    assert found.floor == 0.5
+    assert leakage(predictions(0.95), constant(), "auroc").floor == 0.5
 
 
 def test_the_floor_is_what_the_trainer_had_anyway():
     """Trained with the release 0.75, without it 0.65, with all of the clean images 0.95."""
-    rng = np.random.default_rng(0)
-    arms = (predictions(0.95), predictions(0.75, seed=1), TARGETS, GROUPS, FLOOR, rng)
     alone = predictions(0.65, seed=2)
-    found = measure_leakage(TASK, "balanced_accuracy", "last epoch", *arms, alone=alone)
+    found = leakage(predictions(0.95), predictions(0.75, seed=1), alone=alone)
     assert found.floor == pytest.approx(0.65, abs=0.03)
     assert found.estimate == pytest.approx(1 / 3, abs=0.1)
     assert found.low < found.estimate < found.high
 
 
 def test_clean_images_that_add_nothing_to_a_fifth_of_them_tell_nothing():
-    rng = np.random.default_rng(0)
-    arms = (predictions(0.9), predictions(0.7, seed=1), TARGETS, GROUPS, FLOOR, rng)
     alone = predictions(0.9, seed=2)
-    found = measure_leakage(TASK, "balanced_accuracy", "last epoch", *arms, alone=alone)
+    found = leakage(predictions(0.9), predictions(0.7, seed=1), alone=alone)
     assert found.verdict is Verdict.INCONCLUSIVE
 
 
@@ -136,6 +141,58 @@ def test_patients_are_drawn_as_a_whole():
     together = leakage(predictions(0.95), arm, groups=patient)
     apart = leakage(predictions(0.95), arm, groups=np.arange(COUNT))
     assert together.high - together.low > 1.5 * (apart.high - apart.low)
+
+
+def test_trainings_that_differ_widen_the_interval():
+    """Three victims that learned 0.55, 0.65 and 0.75 tell less than three that learned 0.65."""
+    apart = [predictions(share, seed=9)[0] for share in (0.55, 0.65, 0.75)]
+    alike = [predictions(0.65, seed=seed)[0] for seed in (9, 10, 11)]
+    wide, narrow = leakage(predictions(0.95), apart), leakage(predictions(0.95), alike)
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
+    assert wide.low < 0, "three trainings so far apart do not exclude that nothing leaks"
+
+
+def test_few_patients_who_are_all_predicted_alike_leave_doubt():
+    few = slice(0, 16)  # 8 patients
+    arms = {CLEAN: [one[few] for one in perfect()], PROTECTED: [one[few] for one in constant()]}
+    rng = np.random.default_rng(0)
+    drawn = Sample.of(TASK, arms, TARGETS[few], GROUPS[few], rng)
+    assert drawn.drawn[..., 0].std(0).max() == 0, "the bootstrap alone sees no doubt"
+    found = measured(drawn, {"balanced_accuracy": FLOOR, "auroc": FLOOR}, "last epoch")[0]
+    assert found.high > 0.15
+
+
+def test_an_interval_among_many_is_wider():
+    drawn = Sample.of(
+        TASK,
+        {CLEAN: predictions(0.95), PROTECTED: predictions(0.7, seed=1)},
+        TARGETS,
+        GROUPS,
+        np.random.default_rng(0),
+    )
+    floor = {"balanced_accuracy": FLOOR, "auroc": FLOOR}
+    single, of_many = (measured(drawn, floor, "", comparisons=n)[0] for n in (1, 100))
+    assert of_many.low_all < single.low_all == single.low
+    assert of_many.high_all > single.high_all == single.high
+    assert (of_many.low, of_many.high) == (single.low, single.high)
+
+
+def test_what_leaks_surely_does_so_whatever_else_was_looked_at():
+    sure = Leakage("auroc", "last epoch", 0.6, 0.3, 0.9, 0.9, 0.7, 0.5, 0.8, low_all=0.2)
+    unsure = replace(sure, low_all=0.1)
+    assert sure.surely_leaks
+    assert not unsure.surely_leaks
+    assert not replace(sure, clean_low=0.5).surely_leaks
+
+
+def test_fewer_than_three_trainings_find_a_leak_but_no_protection():
+    def judged(high):
+        found = Leakage("balanced_accuracy", "last epoch", 0.0, 0.0, high, 0.9, 0.6, 0.5, 0.85)
+        cell = CellResult(Cell("x"), "basic", {}, (found,), found.score, 0.5, 0.9, {}, seeds=2)
+        return cell.judged("basic")[0]
+
+    assert judged(0.1) is judged(0.4) is Verdict.INCONCLUSIVE
+    assert judged(0.9) is Verdict.NOT_PROTECTED
 
 
 def test_the_same_randomness_gives_the_same_interval():

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from medshield import evidence
+from medshield import sample
 from medshield.dataset.examples import Examples
 from medshield.tasks import Classification
 from tests.builders import in_classes, segmented
-from tests.tools.protection import cleaning, correlation, resolution, study, victims
+from tests.tools.protection import cleaning, correlation, resolution, study
 from tests.tools.protection.__main__ import main
 
 QUICK = ("--method", "synthetic", "--victim", "small_convnet", "--epochs", "1", "--workers", "1")
@@ -19,8 +19,7 @@ TARGETS = torch.tensor([0, 1] * 8)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(evidence, "BOOTSTRAP_DRAWS", 5)
-    monkeypatch.setattr(victims, "BOOTSTRAP_DRAWS", 5)
+    monkeypatch.setattr(sample, "BOOTSTRAP_DRAWS", 5)
 
 
 @pytest.fixture(scope="module")

@@ -191,3 +191,40 @@ def test_no_foreground_anywhere_is_no_error():
     scores = FOREGROUND.scores(FOREGROUND.predictions(logits, targets).numpy(), targets.numpy())
     assert scores["iou"] == 0
     assert np.isnan(scores["pixel_auroc"])
+
+
+@every_task
+def test_scores_of_draws_are_the_scores_of_the_drawn_rows(task):
+    logits, targets = examples(task, count=40)
+    predictions, truth = task.predictions(logits, targets).numpy(), targets.numpy()
+    if task is THREE:
+        predictions = predictions.round(1)  # ties
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 40, (20, 40))
+    rows[0] = np.flatnonzero(truth == 0)[0] if task is THREE else 0  # a single class
+    weights = np.stack([np.bincount(row, minlength=40) for row in rows]).astype(float)
+    found = task.scores_of_draws(predictions, truth, weights)
+    assert {task.decision, task.ranking} == set(found)
+    for number, row in enumerate(rows):
+        wanted = task.scores(predictions[row], truth[row])
+        for name, values in found.items():
+            assert values[number] == pytest.approx(wanted[name], nan_ok=True)
+
+
+def test_two_classes_have_one_auroc():
+    task = Classification(("no", "yes"))
+    predictions = torch.randn(30, 2, generator=torch.Generator().manual_seed(1)).softmax(1).numpy()
+    truth = np.arange(30) % 2
+    found = task.scores_of_draws(predictions, truth, np.ones((1, 30)))["auroc"]
+    assert found == pytest.approx(task.scores(predictions, truth)["auroc"])
+
+
+def test_recall_is_told_by_class_and_auroc_by_finding():
+    predictions = np.eye(3)[[0, 0, 1, 1, 1, 1]]
+    assert THREE.per_class(predictions, np.array([0, 0, 1, 1, 0, 2])) == {
+        "a": pytest.approx(2 / 3),
+        "b": 1.0,
+        "c": 0.0,
+    }
+    known = FINDINGS.per_class(np.array([[0.1, 0.5], [0.9, 0.5]]), np.array([[0, 1], [1, 1]]))
+    assert known == {"x": 1.0}, "a finding that all have has no AUROC"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from medshield.evidence import CHANCE_RANKING
+from medshield.sample import CHANCE_RANKING
 from tests.tools.protection import victims
 from tests.tools.protection.study import Fitting, Options, deltas, in_processes, load, moved
 from tests.tools.tables import table

@@ -6,15 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from medshield import models, progress, trials
+from medshield.arms import CLEAN
 from medshield.budget import Budget, parse_epsilon
-from medshield.evidence import (
-    BOOTSTRAP_DRAWS,
-    CHANCE_RANKING,
-    CONFIDENCE,
-    Leakage,
-    measure_leakage,
-    summarise,
-)
+from medshield.evidence import CONFIDENCE, Leakage, measured, summarise
+from medshield.intervals import Ratio
+from medshield.sample import Sample
 from medshield.tasks import Task
 from medshield.threats import VICTIMS
 from medshield.trials import CLEAN_BEST, LAST, Cell, Job, Parts, Schedule, Trial
@@ -23,7 +19,6 @@ from tests.tools.protection.study import Options, Study
 
 SELECTIONS = (LAST, CLEAN_BEST)
 ADVERSARY, ADVERSARY_STEPS = "4/255", 3
-CLEAN = "clean"
 UNKNOWN = "unknown"
 """Leakage where the clean victim is at its floor: nothing could leak."""
 
@@ -75,18 +70,19 @@ class Trained:
     def leakage(self, arm: str, score: str = "", selection: str = LAST) -> Leakage:
         """Of one arm, by the model's own decision unless said."""
         score = score or self.task.decision
+        sample = self.sample([CLEAN, arm], selection)
+        floor = {name: self.floor(name) for name in sample.names}
+        found = measured(sample, floor, selection, protected=arm)
+        return next(leakage for leakage in found if leakage.score == score)
+
+    def sample(self, arms: Sequence[str], selection: str) -> Sample:
+        """Scores of some arms."""
         test = self.parts.test
-        return measure_leakage(
-            self.task,
-            score,
-            selection,
-            [trial.predictions[selection] for trial in self.trials[CLEAN]],
-            [trial.predictions[selection] for trial in self.trials[arm]],
-            test.targets.numpy(),
-            test.groups,
-            self.floor(score),
-            np.random.default_rng(self.seed),
-        )
+        predictions = {
+            arm: [trial.predictions[selection] for trial in self.trials[arm]] for arm in arms
+        }
+        rng = np.random.default_rng(self.seed)
+        return Sample.of(self.task, predictions, test.targets.numpy(), test.groups, rng)
 
     def floor(self, score: str) -> float:
         """What a predictor scores that never looks at the image."""
@@ -94,45 +90,14 @@ class Trained:
         return self.task.constant_scores(train, test)[score]
 
     def difference(self, arm: str, other: str, score: str, selection: str) -> str:
-        """Leakage of one arm less that of another, with a bootstrap interval.
-
-        Patients and seeds are drawn anew; each draw counts for all three arms alike.
-        """
-        groups = self.parts.test.groups
-        members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-        seeds = len(self.trials[CLEAN])
-        rng = np.random.default_rng(self.seed)
-
-        def leaked_more(rows: np.ndarray, numbers: Sequence[int]) -> float:
-            clean, one, another = (
-                self._mean(name, score, selection, rows, numbers) for name in (CLEAN, arm, other)
-            )
-            floor = CHANCE_RANKING if score == self.task.ranking else self.floor(score)
-            return (one - another) / (clean - floor) if clean > floor else float("nan")
-
-        draws = []
-        for _ in range(BOOTSTRAP_DRAWS):
-            patients = rng.integers(0, len(members), len(members))
-            rows = np.concatenate([members[patient] for patient in patients])
-            draws.append(leaked_more(rows, rng.integers(0, seeds, seeds)))
-        known = [draw for draw in draws if np.isfinite(draw)]
-        estimate = leaked_more(np.arange(len(groups)), range(seeds))
-        if not known or not np.isfinite(estimate):
+        """Leakage of one arm less that of another, with its interval."""
+        sample = self.sample([arm, other, CLEAN], selection)
+        components = sample.components(score, sample.arms, self.floor(score))
+        ratio = Ratio(components, np.array([1.0, -1, 0, 0]), np.array([0, 0, 1.0, -1]))
+        low, high = ratio.interval(CONFIDENCE)
+        if not np.isfinite([low, high]).all():
             return UNKNOWN
-        tail = 100 * (1 - CONFIDENCE) / 2
-        low, high = np.percentile(known, [tail, 100 - tail])
-        return f"{estimate:.2f} [{low:.2f}, {high:.2f}]"
-
-    def _mean(
-        self, arm: str, score: str, selection: str, rows: np.ndarray, numbers: Sequence[int]
-    ) -> float:
-        """A score's mean over some seeds, on some test examples; of a ranking, however turned."""
-        targets = self.parts.test.targets.numpy()[rows]
-        predictions = [self.trials[arm][number].predictions[selection] for number in numbers]
-        values = [self.task.scores(found[rows], targets)[score] for found in predictions]
-        if score == self.task.ranking:
-            values = [CHANCE_RANKING + abs(value - CHANCE_RANKING) for value in values]
-        return float(np.mean(values))
+        return f"{ratio.estimate:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def train(study: Study, arms: Mapping[str, Parts], options: Options, seeds: int) -> Trained:

@@ -1,0 +1,172 @@
+"""How often `verify`'s intervals contain the truth, in simulated verifications.
+
+python -m tests.tools.coverage --draws 500 --workers 2
+
+Each draw makes up a whole cell: patients with one or three images, of unlike difficulty that all
+victims share; trainings whose victims are better or worse, and lean to one class or the other;
+and what one victim makes of one image. A victim is right where the sum of these is above 0, so the
+true scores, over all patients and all trainings there could be, are known in closed form.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from medshield.arms import CLEAN, PROTECTED
+from medshield.evidence import PROTECTED_LEAKAGE, measured
+from medshield.sample import Sample
+from medshield.tasks import Classification
+from tests.tools.tables import table
+
+TASK = Classification(("negative", "positive"))
+FLOOR = {"balanced_accuracy": 0.5, "auroc": 0.5}
+CLEAN_ACCURACY = 0.85
+LEAN = {CLEAN: 0.3, PROTECTED: 1.0}
+"""Victims of clean images lean less to one class."""
+SPREADS = {"alike": 0.0, "as measured": 0.12, "unlike": 0.35}
+"""Standard deviation of trainings, in units of the spread of images about the decision."""
+HEADER = (
+    "patients",
+    "images each",
+    "trainings",
+    "trainings are",
+    "score",
+    "true leakage",
+    "covered",
+    "above the upper end",
+    "median width",
+    "called protected",
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is simulated.
+
+    Attributes:
+        patients: half of each class.
+        images: of each.
+        trainings: of each arm.
+        spread: a key of SPREADS.
+        leakage: the true one, of balanced accuracy.
+    """
+
+    patients: int
+    images: int
+    trainings: int
+    spread: str
+    leakage: float
+
+    @property
+    def own(self) -> float:
+        """Standard deviation of a single victim's view of an image; patients have the rest of 1."""
+        return 0.6
+
+    def centre(self, arm: str) -> float:
+        """How far above the decision images lie in the mean, so that scores are as wanted."""
+        share = CLEAN_ACCURACY - 0.5
+        wanted = 0.5 + share * (self.leakage if arm == PROTECTED else 1.0)
+        return float(brentq(lambda centre: self._accuracy(arm, centre) - wanted, -9.0, 9.0))
+
+    def _deviations(self, arm: str) -> tuple[float, float]:
+        """Of what a training adds: to both classes alike, and to one against the other."""
+        spread = SPREADS[self.spread]
+        return spread, LEAN[arm] * spread
+
+    def _accuracy(self, arm: str, centre: float) -> float:
+        quality, lean = self._deviations(arm)
+        return float(norm.cdf(centre / np.sqrt(1 + quality**2 + lean**2)))
+
+    def true(self, score: str) -> float:
+        """Leakage over all patients and trainings.
+
+        A positive image is ranked above a negative one where the sum of both is above 0; a lean
+        cancels. Of a ranking the distance from 0.5 counts, by training: a numerical mean.
+        """
+        if score == "balanced_accuracy":
+            return self.leakage
+        above = {}
+        for arm in (CLEAN, PROTECTED):
+            points, weights = np.polynomial.hermite_e.hermegauss(64)
+            quality = self.centre(arm) + self._deviations(arm)[0] * points
+            auroc = norm.cdf(2 * quality / np.sqrt(2))
+            above[arm] = float(weights @ abs(auroc - 0.5) / weights.sum())
+        return above[PROTECTED] / above[CLEAN]
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """One verification of one cell."""
+        groups = np.repeat(np.arange(self.patients), self.images)
+        targets = groups % 2
+        sign = np.where(targets == 1, 1.0, -1.0)
+        patients = rng.normal(0, np.sqrt(1 - self.own**2), self.patients)[groups]
+        arms = {}
+        for arm in (CLEAN, PROTECTED):
+            quality, lean = self._deviations(arm)
+            arms[arm] = []
+            for _ in range(self.trainings):
+                towards = rng.normal(0, lean) if lean else 0.0
+                above = self.centre(arm) + (rng.normal(0, quality) if quality else 0.0) + patients
+                above = above + rng.normal(0, self.own, len(groups)) + towards * sign
+                positive = norm.cdf(sign * above)
+                arms[arm].append(np.stack([1 - positive, positive], 1))
+        return Sample.of(TASK, arms, targets, groups, rng)
+
+
+def scenes() -> Iterator[Scene]:
+    """All that are simulated."""
+    for patients, images in ((60, 1), (200, 3), (600, 1)):
+        for trainings in (3, 5, 10):
+            for spread in SPREADS:
+                for leakage in (0.0, 0.4):
+                    yield Scene(patients, images, trainings, spread, leakage)
+
+
+def rows(job: tuple[Scene, int, int]) -> list[list[str]]:
+    """The table's rows of one scene, one for each score."""
+    scene, draws, seed = job
+    rng = np.random.default_rng([seed, scene.patients, scene.trainings])
+    found = [measured(scene.draw(rng), FLOOR, "last epoch") for _ in range(draws)]
+    return [
+        _row(scene, score, [each[number] for each in found]) for number, score in enumerate(FLOOR)
+    ]
+
+
+def _row(scene: Scene, score: str, found: list) -> list[str]:
+    true = scene.true(score)
+    covered = [one.low <= true <= one.high for one in found]
+    above = [true > one.high for one in found]
+    called = [one.clean_low > one.floor and one.high <= PROTECTED_LEAKAGE for one in found]
+    return [
+        str(scene.patients),
+        str(scene.images),
+        str(scene.trainings),
+        scene.spread,
+        score.replace("_", " "),
+        f"{true:.2f}",
+        *(f"{100 * np.mean(each):.1f} %" for each in (covered, above)),
+        f"{np.median([one.high - one.low for one in found]):.2f}",
+        f"{100 * np.mean(called):.1f} %",
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--draws", type=int, default=500, help="simulated verifications a scene")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    jobs = [(scene, options.draws, options.seed) for scene in scenes()]
+    with ProcessPoolExecutor(options.workers) as pool:
+        made = [row for part in pool.map(rows, jobs) for row in part]
+    sys.stdout.write(table(HEADER, made) + "\n")
+
+
+if __name__ == "__main__":
+    main()
