@@ -72,8 +72,7 @@ def test_unseen_images_make_no_difference_to_what_learns_nothing(folder, capsys)
     assert seen[1:] == unseen[1:]
     differences = [cells[-1] for cells in rows_of(text, "synthetic") if cells[0] == "synthetic"]
     assert len(differences) == 4
-    assert set(differences) <= {"0.00 [0.00, 0.00]", "unknown"}
-    assert "0.00 [0.00, 0.00]" in differences
+    assert all(text == "unknown" or text.startswith("0.00 [-") for text in differences)
 
 
 def test_keys_are_spread(folder, capsys):
