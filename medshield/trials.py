@@ -291,7 +291,8 @@ def _fresh_victim(job: Job) -> nn.Module:
 
 def _train(job: Job) -> tuple[Trial, nn.Module]:
     task, parts, device = job.task, job.parts, job.device
-    recipe, training_part = _prepared(task, job.schedule.recipe(job.cell), parts.train, device)
+    with seeded(job.seed):
+        recipe, training_part = _prepared(task, job.schedule.recipe(job.cell), parts.train, device)
     images, targets = training_part.images.to(device), training_part.targets.to(device)
 
     def predicted(part: Examples) -> Array:

@@ -86,7 +86,9 @@ def test_filters_are_for_test_images_too(name):
     assert torch.equal(in_testing(name, images), in_training(name, task, images, targets)[0])
 
 
-@pytest.mark.parametrize("name", ["crop", "cutout", "mixup", "cutmix", "class-means", "strong"])
+@pytest.mark.parametrize(
+    "name", ["crop", "cutout", "mixup", "cutmix", "class-means", "strong", "projection"]
+)
 def test_what_is_done_in_training_alone_leaves_test_images(name):
     assert torch.equal(in_testing(name, noise(3)), noise(3))
 
@@ -271,3 +273,51 @@ def test_strong_draws_for_each_image():
     changed, _ = in_training("strong", task, images, targets)
     kinds = {round(distance(one, images[0]), 4) for one in changed}
     assert len(kinds) > COUNT / 2
+
+
+def linear_pattern(count=120):
+    """Smooth noise of two classes, a fixed pattern added to one and taken from the other."""
+    targets = torch.arange(count) % 2
+    clean = in_testing("blur", noise(1, count)) * 0.6 + 0.2
+    pattern = noise(1, 1, seed=8).sub(0.5).sign()[0]
+    strength = 8 / 255 * (2 * targets - 1)[:, None, None, None]
+    return clean + strength * pattern, clean, targets, pattern
+
+
+def separation(images, targets, pattern):
+    """How far apart the classes lie along a pattern, in units of 8/255 of it."""
+    along = (images * pattern).mean((1, 2, 3)) * 255 / 8
+    return float((along[targets == 1].mean() - along[targets == 0].mean()).abs())
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel"])
+def test_projection_takes_away_what_a_line_separates_and_little_else(kind):
+    images, clean, labels, pattern = linear_pattern()
+    if kind == "classification":
+        task, targets = Classification(("a", "b")), labels
+    else:  # the second finding is a coin's
+        task = MultiLabel(("a", "b"))
+        targets = torch.stack([labels, torch.arange(len(labels)) // 2 % 2], 1).float()
+    left = COUNTERMEASURES["projection"].fitted(task, images, targets)
+    left = left.on_training_set(images, targets)
+    assert separation(images, labels, pattern) > 1.9
+    assert separation(left, labels, pattern) < 0.2
+    assert distance(left, clean) < 0.3 * clean.std()
+    assert left.mean() == pytest.approx(float(images.mean()), abs=0.01)
+
+
+def test_projection_leaves_nothing_that_a_linear_model_learns_again():
+    images, _, targets, _ = linear_pattern()
+    task = Classification(("a", "b"))
+    projection = COUNTERMEASURES["projection"].fitted(task, images, targets)
+
+    def fits(some):
+        flat = some.flatten(1)
+        weights = projection._weights(flat, flat.mean(0), targets)
+        logits = (flat - flat.mean(0)) @ weights.T
+        return float((logits.argmax(1) == targets).float().mean()), float(weights.norm())
+
+    before, strength = fits(images)
+    _, left = fits(projection.on_training_set(images, targets))
+    assert before == 1
+    assert left < 0.5 * strength

@@ -11,6 +11,7 @@ from medshield.countermeasures.filters import (
     Wavelet,
 )
 from medshield.countermeasures.mixing import CutMix, Cutout, Mixup
+from medshield.countermeasures.projection import Projection
 from medshield.countermeasures.sampling import Crop, Resize
 from medshield.countermeasures.statistics import ClassMeans, ClassSpectra, Notch
 from medshield.countermeasures.strong import Strong
@@ -37,6 +38,7 @@ COUNTERMEASURES: dict[str, Countermeasure] = {
         ClassMeans(),
         ClassSpectra(),
         Strong(),
+        Projection(),
     )
 }
 
