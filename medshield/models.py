@@ -83,6 +83,25 @@ def _timm(name: str) -> Callable[[int, int], nn.Module]:
     return build
 
 
+def vit_tiny(channels: int, outputs: int) -> nn.Module:
+    """A vision transformer of 5.4 million parameters (Touvron et al. 2021, DeiT-Tiny).
+
+    Its patches of 8 px make 16 tokens of an image of 32 px. The position embeddings are those of
+    64 px, and are interpolated for images of other sizes.
+    """
+    import timm
+
+    model: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224",
+        in_chans=channels,
+        num_classes=outputs,
+        patch_size=8,
+        img_size=64,
+        dynamic_img_size=True,
+    )
+    return model
+
+
 def _unet(encoder: str) -> Callable[[int, int], nn.Module]:
     def build(channels: int, outputs: int) -> nn.Module:
         import segmentation_models_pytorch as smp
@@ -109,6 +128,7 @@ TIMM_NAMES = {
 CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {
     "small_convnet": small_convnet,
     **{name: _timm(timm_name) for name, timm_name in TIMM_NAMES.items()},
+    "vit_tiny": vit_tiny,
 }
 SEGMENTERS: dict[str, Callable[[int, int], nn.Module]] = {
     "unet_resnet18": _unet("resnet18"),

@@ -15,6 +15,8 @@ VICTIMS = {
     "segmentation": ("unet_resnet18", "unet_mobilenet"),
 }
 
+FURTHER_CLASSIFIERS = ("vgg11_bn", "efficientnet_b0", "mobilenetv3_small_100", "vit_tiny")
+"""From `determined` on: a level that is run first should be quick."""
 PRETRAINED = (
     Cell("efficientnet_lite0", FINE_TUNED),
     Cell("efficientnet_lite0", PROBE),
@@ -49,8 +51,9 @@ def cells_of(level: str, task: str) -> tuple[Cell, ...]:
     if level == "determined":
         hardened = [Cell(first, training) for training in DETERMINED_TRAININGS]
         names = [name for name in COUNTERMEASURES if name not in EXPERT_COUNTERMEASURES]
-        started = () if task == "segmentation" else PRETRAINED
-        return (*hardened, *started, *(Cell(first, "standard", name) for name in names))
+        others = [Cell(victim) for victim in FURTHER_CLASSIFIERS]
+        unlike = () if task == "segmentation" else (*others, *PRETRAINED)
+        return (*hardened, *unlike, *(Cell(first, "standard", name) for name in names))
     further = (Cell(first, "standard", name) for name in EXPERT_COUNTERMEASURES)
     return (Cell(first, CLEAN_MIX), *further)
 

@@ -88,4 +88,5 @@ def _largest_variance(flat: Tensor, mean: Tensor) -> float:
 def _orthonormal(vectors: Tensor) -> Tensor:
     """Orthonormal rows that span what the rows of `vectors` span."""
     _, strengths, directions = torch.linalg.svd(vectors, full_matrices=False)
-    return directions[strengths > DEPENDENT * strengths.max()]
+    spanned: Tensor = directions[strengths > DEPENDENT * strengths.max()]
+    return spanned
