@@ -23,14 +23,13 @@ PRETRAINED = (
     Cell("resnet18", FINE_TUNED),
 )
 DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
-EXPERT_COUNTERMEASURES = ("class-spectra", "strong", "projection")
+EXPERT_COUNTERMEASURES = ("class-spectra", "strong", "projection", "ueraser")
 
 NOT_YET: dict[str, tuple[str, ...]] = {
     "basic": (),
     "determined": (),
     "expert": (
         "purification",
-        "strong augmentation search",
         "self-supervised pretraining",
         "a denoiser trained on pairs made with another key",
     ),

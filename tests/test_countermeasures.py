@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medshield.countermeasures import COUNTERMEASURES
+from medshield.countermeasures.ueraser import plasma
 from medshield.randomness import seeded
 from medshield.tasks import Classification, MultiLabel, Segmentation
 
@@ -87,7 +88,7 @@ def test_filters_are_for_test_images_too(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["crop", "cutout", "mixup", "cutmix", "class-means", "strong", "projection"]
+    "name", ["crop", "cutout", "mixup", "cutmix", "class-means", "strong", "projection", "ueraser"]
 )
 def test_what_is_done_in_training_alone_leaves_test_images(name):
     assert torch.equal(in_testing(name, noise(3)), noise(3))
@@ -321,3 +322,34 @@ def test_projection_leaves_nothing_that_a_linear_model_learns_again():
     _, left = fits(projection.on_training_set(images, targets))
     assert before == 1
     assert left < 0.5 * strength
+
+
+def test_ueraser_leaves_masks_and_the_places_of_what_they_show():
+    task, masks = TASKS["segmentation"]
+    images = 0.4 + 0.2 * masks[:, None].float()
+    changed, truth = in_training("ueraser", task, images, masks)
+    assert torch.equal(truth, masks)
+    edge = slice(8, 10)  # of the masks, between rows or columns 8 and 9
+    step = changed[..., edge].diff(dim=-1).abs().mean()
+    assert step > 2 * changed[..., 12:].diff(dim=-1).abs().mean()
+
+
+def test_ueraser_shuffles_channels_and_changes_brightness_differently_across_an_image():
+    _, targets = TASKS["classification"]
+    flat = torch.tensor([0.3, 0.5, 0.7])[:, None, None].expand(COUNT, 3, SIDE, SIDE)
+    eraser = COUNTERMEASURES["ueraser"]
+    with seeded(1):
+        changed, _ = eraser.on_train_batch(flat, targets)
+    assert (changed.std((-2, -1)) > 0.05).float().mean() > 0.4
+    orders = {tuple(image[:, 0, 0].argsort().tolist()) for image in changed}
+    assert len(orders) > 2
+
+
+def test_plasma_is_smooth_where_its_roughness_is_small():
+    with seeded(0):
+        maps = plasma(torch.Size((2, 1, 40, 28)), torch.tensor([0.1, 0.9]).view(2, 1, 1, 1))
+    assert maps.shape == (2, 1, 40, 28)
+    assert (maps.amin((1, 2, 3)) == 0).all()
+    assert (maps.amax((1, 2, 3)) == 1).all()
+    smooth, rough = maps.diff(dim=-1).abs().mean((1, 2, 3))
+    assert smooth < rough / 2

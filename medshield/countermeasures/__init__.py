@@ -15,6 +15,7 @@ from medshield.countermeasures.projection import Projection
 from medshield.countermeasures.sampling import Crop, Resize
 from medshield.countermeasures.statistics import ClassMeans, ClassSpectra, Notch
 from medshield.countermeasures.strong import Strong
+from medshield.countermeasures.ueraser import UEraser
 
 COUNTERMEASURES: dict[str, Countermeasure] = {
     countermeasure.name: countermeasure
@@ -39,6 +40,7 @@ COUNTERMEASURES: dict[str, Countermeasure] = {
         ClassSpectra(),
         Strong(),
         Projection(),
+        UEraser(),
     )
 }
 
