@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,44 @@ class LeanConv2d(nn.Conv2d):
             if type(module) is nn.Conv2d:
                 module.__class__ = cls
         return model
+
+
+PART = 32
+"""Images whose features are computed at a time without batch norm's statistics of a batch: enlarged
+ones outgrow a processor's cache soon."""
+
+
+class Headed(nn.Module):
+    """A backbone and a linear layer on its pooled features, which can be trained apart.
+
+    Attributes:
+        standardise: what comes first in every model.
+        backbone: standardised images to (n, features).
+        head: (n, features) to (n, outputs).
+    """
+
+    def __init__(
+        self, standardise: Standardise, backbone: nn.Module, features: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.standardise = standardise
+        self.backbone = backbone
+        self.head = nn.Linear(features, outputs)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(n, channels, side, side) in [0, 1] to (n, features)."""
+        if self.training:
+            return self.features_of_part(images)
+        return torch.cat([self.features_of_part(part) for part in torch.split(images, PART)])
+
+    def features_of_part(self, images: Tensor) -> Tensor:
+        """As `features`, of so many images that they may be held at once."""
+        found: Tensor = self.backbone(self.standardise(images))
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
 
 
 def small_convnet(channels: int, outputs: int) -> nn.Module:
@@ -154,6 +193,21 @@ def build(name: str, channels: int, outputs: int) -> nn.Module:
         choices = ", ".join([*CLASSIFIERS, *SEGMENTERS])
         raise InputError(f"no model is called {name!r}; choose from {choices}")
     return nn.Sequential(Standardise(), LeanConv2d.throughout(factory(channels, outputs)))
+
+
+def build_headed(name: str, channels: int, outputs: int) -> Headed:
+    """As `build`, in two parts; only classifiers come so.
+
+    A network's own layers between its features and its last one are the backbone's.
+    """
+    backbone: Any = CLASSIFIERS[name](channels, outputs)
+    if name == "small_convnet":
+        features: int = backbone[-1].in_features
+        backbone = backbone[:-1]
+    else:  # timm's
+        features = backbone.head_hidden_size
+        backbone.reset_classifier(0)
+    return Headed(Standardise(), LeanConv2d.throughout(backbone), features, outputs)
 
 
 def pick_device(name: str) -> torch.device:

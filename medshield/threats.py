@@ -5,7 +5,7 @@ from __future__ import annotations
 from medshield import models
 from medshield.countermeasures import COUNTERMEASURES
 from medshield.errors import InputError
-from medshield.trials import CLEAN_MIX, FINE_TUNED, PROBE, TRAININGS, Cell
+from medshield.trials import CLEAN_MIX, FINE_TUNED, PROBE, SELF_SUPERVISED, TRAININGS, Cell
 
 LEVELS = ("basic", "determined", "expert")
 
@@ -30,7 +30,6 @@ NOT_YET: dict[str, tuple[str, ...]] = {
     "determined": (),
     "expert": (
         "purification",
-        "self-supervised pretraining",
         "a denoiser trained on pairs made with another key",
     ),
 }
@@ -54,7 +53,8 @@ def cells_of(level: str, task: str) -> tuple[Cell, ...]:
         unlike = () if task == "segmentation" else (*others, *PRETRAINED)
         return (*hardened, *unlike, *(Cell(first, "standard", name) for name in names))
     further = (Cell(first, "standard", name) for name in EXPERT_COUNTERMEASURES)
-    return (Cell(first, CLEAN_MIX), *further)
+    unlabelled = () if task == "segmentation" else (Cell(first, SELF_SUPERVISED),)
+    return (Cell(first, CLEAN_MIX), *unlabelled, *further)
 
 
 def declared_cells(threat: str, task: str) -> dict[Cell, str]:
@@ -66,7 +66,7 @@ def parse_cell(text: str) -> Cell:
     """Read victim[:training[:countermeasure]].
 
     Raises:
-        InputError: a part is unknown, or the victim has no ImageNet weights.
+        InputError: a part is unknown, or the victim can't be trained so.
     """
     parts = text.strip().split(":")
     known = (
@@ -84,4 +84,6 @@ def parse_cell(text: str) -> Cell:
         raise InputError(
             f"--cells: {text!r}: ImageNet weights are for {', '.join(models.TIMM_NAMES)}"
         )
+    if cell.training == SELF_SUPERVISED and cell.victim not in models.CLASSIFIERS:
+        raise InputError(f"--cells: {text!r}: {SELF_SUPERVISED} is for classifiers")
     return cell

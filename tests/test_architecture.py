@@ -24,6 +24,7 @@ FLOORS = [
     {
         "arms",
         "clusters",
+        "contrastive",
         "countermeasures",
         "evidence",
         "generator",
