@@ -23,15 +23,12 @@ PRETRAINED = (
     Cell("resnet18", FINE_TUNED),
 )
 DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
-EXPERT_COUNTERMEASURES = ("class-spectra", "strong", "projection", "ueraser")
+EXPERT_COUNTERMEASURES = ("class-spectra", "strong", "projection", "ueraser", "purified")
 
 NOT_YET: dict[str, tuple[str, ...]] = {
     "basic": (),
     "determined": (),
-    "expert": (
-        "purification",
-        "a denoiser trained on pairs made with another key",
-    ),
+    "expert": ("a denoiser trained on pairs made with another key",),
 }
 """What a level declares and this version can't run: such a level is never called protected."""
 

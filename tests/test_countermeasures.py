@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from medshield.countermeasures import COUNTERMEASURES
+from medshield.countermeasures.purification import Purified, rate
 from medshield.countermeasures.ueraser import plasma
 from medshield.randomness import seeded
 from medshield.tasks import Classification, MultiLabel, Segmentation
@@ -88,7 +90,18 @@ def test_filters_are_for_test_images_too(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["crop", "cutout", "mixup", "cutmix", "class-means", "strong", "projection", "ueraser"]
+    "name",
+    [
+        "crop",
+        "cutout",
+        "mixup",
+        "cutmix",
+        "class-means",
+        "strong",
+        "projection",
+        "ueraser",
+        "purified",
+    ],
 )
 def test_what_is_done_in_training_alone_leaves_test_images(name):
     assert torch.equal(in_testing(name, noise(3)), noise(3))
@@ -353,3 +366,30 @@ def test_plasma_is_smooth_where_its_roughness_is_small():
     assert (maps.amax((1, 2, 3)) == 1).all()
     smooth, rough = maps.diff(dim=-1).abs().mean((1, 2, 3))
     assert smooth < rough / 2
+
+
+def test_purification_takes_a_fine_pattern_of_a_class_and_leaves_what_images_show():
+    coarse = torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(4))
+    clean = 0.2 + 0.6 * F.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
+    targets = torch.arange(60) % 2
+    pattern = noise(1, 1, seed=8).sub(0.5).sign()[0]
+    images = clean + 8 / 255 * targets[:, None, None, None] * pattern
+    with seeded(0):
+        left = COUNTERMEASURES["purified"].on_training_set(images, targets)
+    assert separation(images, targets, pattern) > 0.9
+    assert separation(left, targets, pattern) < 0.3
+    assert distance(left, clean) < 0.6 * clean.std()
+    shown = torch.stack([left.flatten(), clean.flatten()])
+    assert torch.corrcoef(shown)[0, 1] > 0.8
+
+
+def test_the_code_of_purification_tells_no_more_than_its_rate():
+    images = noise(1)
+    rates = []
+    for target in (0.3, 20.0):
+        with seeded(0), torch.enable_grad():
+            model = Purified(rate=target, images_seen=1_600, passes=200).trained(images)
+        with torch.no_grad():
+            rates.append(float(rate(*model.coded(images))))
+    assert rates[0] < 0.5
+    assert rates[1] > 1.5 * rates[0]

@@ -12,6 +12,7 @@ from medshield.countermeasures.filters import (
 )
 from medshield.countermeasures.mixing import CutMix, Cutout, Mixup
 from medshield.countermeasures.projection import Projection
+from medshield.countermeasures.purification import Purified
 from medshield.countermeasures.sampling import Crop, Resize
 from medshield.countermeasures.statistics import ClassMeans, ClassSpectra, Notch
 from medshield.countermeasures.strong import Strong
@@ -41,6 +42,7 @@ COUNTERMEASURES: dict[str, Countermeasure] = {
         Strong(),
         Projection(),
         UEraser(),
+        Purified(),
     )
 }
 
