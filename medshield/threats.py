@@ -5,7 +5,15 @@ from __future__ import annotations
 from medshield import models
 from medshield.countermeasures import COUNTERMEASURES
 from medshield.errors import InputError
-from medshield.trials import CLEAN_MIX, FINE_TUNED, PROBE, SELF_SUPERVISED, TRAININGS, Cell
+from medshield.trials import (
+    CLEAN_MIX,
+    DENOISED,
+    FINE_TUNED,
+    PROBE,
+    SELF_SUPERVISED,
+    TRAININGS,
+    Cell,
+)
 
 LEVELS = ("basic", "determined", "expert")
 
@@ -24,13 +32,6 @@ PRETRAINED = (
 )
 DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
 EXPERT_COUNTERMEASURES = ("class-spectra", "strong", "projection", "ueraser", "purified")
-
-NOT_YET: dict[str, tuple[str, ...]] = {
-    "basic": (),
-    "determined": (),
-    "expert": ("a denoiser trained on pairs made with another key",),
-}
-"""What a level declares and this version can't run: such a level is never called protected."""
 
 
 def levels_up_to(level: str) -> tuple[str, ...]:
@@ -51,7 +52,7 @@ def cells_of(level: str, task: str) -> tuple[Cell, ...]:
         return (*hardened, *unlike, *(Cell(first, "standard", name) for name in names))
     further = (Cell(first, "standard", name) for name in EXPERT_COUNTERMEASURES)
     unlabelled = () if task == "segmentation" else (Cell(first, SELF_SUPERVISED),)
-    return (Cell(first, CLEAN_MIX), *unlabelled, *further)
+    return (Cell(first, CLEAN_MIX), Cell(first, DENOISED), *unlabelled, *further)
 
 
 def declared_cells(threat: str, task: str) -> dict[Cell, str]:

@@ -44,13 +44,15 @@ ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius
 """Adversarial training of a given radius; plain "adversarial" takes the schedule's."""
 CLEAN_MIX = "clean-mix"
 """Standard training, a fifth of the images clean in every arm."""
+DENOISED = "denoised-pairs"
+"""Standard training on what a denoiser leaves, which learned from pairs made with other keys."""
 FINE_TUNED, PROBE = "fine-tuned", "probe"
 LEARNING_RATES = {FINE_TUNED: 3e-4, PROBE: 1e-2}
 """Peaks of the trainings that start from ImageNet; its features would not survive a larger one."""
 SELF_SUPERVISED = "self-supervised"
 """SimCLR on the training images without their labels, then a probe."""
 TRAININGS = (
-    *("standard", "adversarial", *ADVERSARIES, CLEAN_MIX),
+    *("standard", "adversarial", *ADVERSARIES, CLEAN_MIX, DENOISED),
     *(*LEARNING_RATES, SELF_SUPERVISED),
 )
 
@@ -120,7 +122,7 @@ class Schedule:
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe of one cell."""
         usual = Recipe(self.standard, colour_jitter=True, countermeasures=cell.countermeasures)
-        if cell.training in ("standard", CLEAN_MIX):
+        if cell.training in ("standard", CLEAN_MIX, DENOISED):
             return usual
         if cell.is_probed:
             return replace(usual, learning_rate=LEARNING_RATES[PROBE])

@@ -26,6 +26,7 @@ FLOORS = [
         "clusters",
         "contrastive",
         "countermeasures",
+        "denoising",
         "evidence",
         "generator",
         "methods",

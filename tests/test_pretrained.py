@@ -289,7 +289,6 @@ def test_a_level_without_weights_is_incomplete(release, monkeypatch):
     declared = (Cell("small_convnet"), Cell(NAME, PROBE))
     level = dict.fromkeys(declared, "determined")
     monkeypatch.setattr("medshield.verify.declared_cells", lambda *_: level)
-    monkeypatch.setattr("medshield.verify.NOT_YET", {"basic": (), "determined": ()})
     result = run("verify", release, "--threat", "determined", *QUICK)
     document = json.loads(result.stdout)
     (reason,) = document["not_run"]["determined"]
