@@ -52,7 +52,7 @@ def trainer(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "stripes", Stripes)
     task, _ = TASKS["classification"]
     cpu = torch.device("cpu")
-    return OtherKeys("stripes", EPSILON, task, 0, cpu, tmp_path, effort=0.15, method_effort=0.01)
+    return OtherKeys("stripes", EPSILON, task, 0, cpu, tmp_path, effort=0.1, method_effort=0.01)
 
 
 def left(denoiser, release, clean):
@@ -82,6 +82,7 @@ def test_what_no_key_hides_is_taken_away_and_what_a_key_hides_is_not(trainer):
 
 def test_a_denoiser_is_kept_and_named_by_what_it_learned_from(trainer, monkeypatch):
     own = examples()
+    trainer = replace(trainer, effort=0.01)
     first = trainer.denoiser(own)
     other = replace(trainer, seed=1)
     assert other._place(own) != trainer._place(own) != trainer._place(examples(seed=3))
@@ -106,7 +107,8 @@ def test_a_trainer_s_keys_are_none_of_those_that_seeds_give(trainer):
         *(("em", kind) for kind in ("multilabel", "segmentation")),
     ],
 )
-def test_every_method_makes_pairs(method, kind, trainer):
+def test_every_method_makes_pairs(method, kind, trainer, monkeypatch):
+    monkeypatch.setattr("medshield.methods.base.BLOCK", COUNT)  # fill no block up
     own = examples(kind)
     pairs = replace(trainer, method=method, task=TASKS[kind][0]).pairs(own)
     assert pairs.clean.shape == pairs.deltas.shape == (KEYS * COUNT, 1, SIDE, SIDE)
