@@ -42,21 +42,24 @@ def flip_and_shift(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return images, targets
 
 
-def jitter_colours(images: Tensor) -> Tensor:
+def jitter_colours(images: Tensor, times: float = 1.0) -> Tensor:
     """Change each image's brightness and contrast, and of colour images saturation and hue, a bit.
 
     Args:
         images: (n, channels, height, width) in [0, 1]; three channels are red, green and blue.
+        times: how much more than a bit.
     """
     n, channels = images.shape[:2]
 
     def around_one(strength: float) -> Tensor:
-        return 1 + strength * (2 * torch.rand(n, 1, 1) - 1)
+        return 1 + times * strength * (2 * torch.rand(n, 1, 1) - 1)
 
     brightness, contrast = around_one(BRIGHTNESS), around_one(CONTRAST)
     change = torch.eye(channels).expand(n, -1, -1)
     if channels == 3:
-        change = _turned_about_grey(around_one(SATURATION), HUE * (2 * torch.rand(n, 1, 1) - 1))
+        change = _turned_about_grey(
+            around_one(SATURATION), times * HUE * (2 * torch.rand(n, 1, 1) - 1)
+        )
     change = (brightness * contrast * change).to(images.device, images.dtype)
     offset = (brightness * (1 - contrast)).to(images.device, images.dtype)
     pixels = images.flatten(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,44 @@ class LeanConv2d(nn.Conv2d):
         return model
 
 
+PART = 32
+"""Images whose features are computed at a time without batch norm's statistics of a batch: enlarged
+ones outgrow a processor's cache soon."""
+
+
+class Headed(nn.Module):
+    """A backbone and a linear layer on its pooled features, which can be trained apart.
+
+    Attributes:
+        standardise: what comes first in every model.
+        backbone: standardised images to (n, features).
+        head: (n, features) to (n, outputs).
+    """
+
+    def __init__(
+        self, standardise: Standardise, backbone: nn.Module, features: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.standardise = standardise
+        self.backbone = backbone
+        self.head = nn.Linear(features, outputs)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(n, channels, side, side) in [0, 1] to (n, features)."""
+        if self.training:
+            return self.features_of_part(images)
+        return torch.cat([self.features_of_part(part) for part in torch.split(images, PART)])
+
+    def features_of_part(self, images: Tensor) -> Tensor:
+        """As `features`, of so many images that they may be held at once."""
+        found: Tensor = self.backbone(self.standardise(images))
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
 def small_convnet(channels: int, outputs: int) -> nn.Module:
     """Four strided 3x3 convolutions, batch norm, ReLU, average pool: 240,000 parameters."""
     layers: list[nn.Module] = []
@@ -81,6 +120,25 @@ def _timm(name: str) -> Callable[[int, int], nn.Module]:
         return model
 
     return build
+
+
+def vit_tiny(channels: int, outputs: int) -> nn.Module:
+    """A vision transformer of 5.4 million parameters (Touvron et al. 2021, DeiT-Tiny).
+
+    Its patches of 8 px make 16 tokens of an image of 32 px. The position embeddings are those of
+    64 px, and are interpolated for images of other sizes.
+    """
+    import timm
+
+    model: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224",
+        in_chans=channels,
+        num_classes=outputs,
+        patch_size=8,
+        img_size=64,
+        dynamic_img_size=True,
+    )
+    return model
 
 
 def _unet(encoder: str) -> Callable[[int, int], nn.Module]:
@@ -109,6 +167,7 @@ TIMM_NAMES = {
 CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {
     "small_convnet": small_convnet,
     **{name: _timm(timm_name) for name, timm_name in TIMM_NAMES.items()},
+    "vit_tiny": vit_tiny,
 }
 SEGMENTERS: dict[str, Callable[[int, int], nn.Module]] = {
     "unet_resnet18": _unet("resnet18"),
@@ -134,6 +193,21 @@ def build(name: str, channels: int, outputs: int) -> nn.Module:
         choices = ", ".join([*CLASSIFIERS, *SEGMENTERS])
         raise InputError(f"no model is called {name!r}; choose from {choices}")
     return nn.Sequential(Standardise(), LeanConv2d.throughout(factory(channels, outputs)))
+
+
+def build_headed(name: str, channels: int, outputs: int) -> Headed:
+    """As `build`, in two parts; only classifiers come so.
+
+    A network's own layers between its features and its last one are the backbone's.
+    """
+    backbone: Any = CLASSIFIERS[name](channels, outputs)
+    if name == "small_convnet":
+        features: int = backbone[-1].in_features
+        backbone = backbone[:-1]
+    else:  # timm's
+        features = backbone.head_hidden_size
+        backbone.reset_classifier(0)
+    return Headed(Standardise(), LeanConv2d.throughout(backbone), features, outputs)
 
 
 def pick_device(name: str) -> torch.device:

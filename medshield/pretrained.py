@@ -17,17 +17,14 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from medshield.errors import InputError
-from medshield.models import TIMM_NAMES, Standardise
+from medshield.models import TIMM_NAMES, Headed, Standardise
 from medshield.private import make_private_folder
 
 SMALLEST_SIDE = 128
 """Smaller images are enlarged to this side, px: backbones trained at 224 px see little below."""
-PART = 32
-"""Images whose features are computed at a time without batch norm's statistics of a batch: enlarged
-ones outgrow a processor's cache soon."""
 HEAD_TENSORS = 2
 """Weight and bias of ImageNet's own last layer, which a file may hold and a model leaves out."""
 COUNTER = "num_batches_tracked"
@@ -88,43 +85,25 @@ class AsTrained(Standardise):
         return (images - self.mean) / self.deviation
 
 
-class Pretrained(nn.Module):
+class Pretrained(Headed):
     """A backbone that knows ImageNet, and a new linear layer on its pooled features.
 
     Takes (n, channels, side, side) in [0, 1]: grey is repeated to three channels, images smaller
     than SMALLEST_SIDE are enlarged bilinearly to it, so that a data set keeps its working size,
     and intensities are normalised by the mean and deviation that the weights were trained with.
-
-    Attributes:
-        standardise: what comes first in every model.
-        backbone: (n, 3, side, side) to (n, features).
-        head: (n, features) to (n, outputs).
     """
 
     def __init__(self, name: str, outputs: int) -> None:
-        super().__init__()
         backbone = _backbone(name)
         statistics = backbone.pretrained_cfg
-        self.standardise = AsTrained(statistics["mean"], statistics["std"])
-        self.backbone = backbone
-        self.head = nn.Linear(backbone.head_hidden_size, outputs)
+        standardise = AsTrained(statistics["mean"], statistics["std"])
+        super().__init__(standardise, backbone, backbone.head_hidden_size, outputs)
 
-    def features(self, images: Tensor) -> Tensor:
-        """(n, channels, side, side) in [0, 1] to (n, features)."""
-        if self.training:
-            return self._features(images)
-        return torch.cat([self._features(part) for part in torch.split(images, PART)])
-
-    def _features(self, images: Tensor) -> Tensor:
+    def features_of_part(self, images: Tensor) -> Tensor:
         images = images.expand(-1, 3, -1, -1)
         if images.shape[-1] < SMALLEST_SIDE:
             images = F.interpolate(images, (SMALLEST_SIDE, SMALLEST_SIDE), mode="bilinear")
-        found: Tensor = self.backbone(self.standardise(images))
-        return found
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(images))
-        return logits
+        return super().features_of_part(images)
 
 
 def build(name: str, outputs: int, weights: Weights | None = None) -> Pretrained:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from medshield.pretrained import Pretrained
+from medshield.models import Headed
 from medshield.tasks import Array, Task
 from medshield.training import Recipe, predict, train
 
@@ -30,7 +30,7 @@ class Probe:
         recipe: with its countermeasures fitted.
     """
 
-    victim: Pretrained
+    victim: Headed
     task: Task
     recipe: Recipe
     _known: dict[int, Tensor] = field(default_factory=dict, repr=False)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from medshield import models
 from medshield.countermeasures import COUNTERMEASURES
 from medshield.errors import InputError
-from medshield.trials import CLEAN_MIX, FINE_TUNED, PROBE, TRAININGS, Cell
+from medshield.trials import (
+    CLEAN_MIX,
+    DENOISED,
+    FINE_TUNED,
+    PROBE,
+    SELF_SUPERVISED,
+    TRAININGS,
+    Cell,
+)
 
 LEVELS = ("basic", "determined", "expert")
 
@@ -15,26 +23,15 @@ VICTIMS = {
     "segmentation": ("unet_resnet18", "unet_mobilenet"),
 }
 
+FURTHER_CLASSIFIERS = ("vgg11_bn", "efficientnet_b0", "mobilenetv3_small_100", "vit_tiny")
+"""From `determined` on: a level that is run first should be quick."""
 PRETRAINED = (
     Cell("efficientnet_lite0", FINE_TUNED),
     Cell("efficientnet_lite0", PROBE),
     Cell("resnet18", FINE_TUNED),
 )
 DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
-EXPERT_COUNTERMEASURES = ("class-spectra", "strong")
-
-NOT_YET: dict[str, tuple[str, ...]] = {
-    "basic": (),
-    "determined": (),
-    "expert": (
-        "purification",
-        "orthogonal projection",
-        "strong augmentation search",
-        "self-supervised pretraining",
-        "a denoiser trained on pairs made with another key",
-    ),
-}
-"""What a level declares and this version can't run: such a level is never called protected."""
+EXPERT_COUNTERMEASURES = ("class-spectra", "strong", "projection", "ueraser", "purified")
 
 
 def levels_up_to(level: str) -> tuple[str, ...]:
@@ -50,10 +47,12 @@ def cells_of(level: str, task: str) -> tuple[Cell, ...]:
     if level == "determined":
         hardened = [Cell(first, training) for training in DETERMINED_TRAININGS]
         names = [name for name in COUNTERMEASURES if name not in EXPERT_COUNTERMEASURES]
-        started = () if task == "segmentation" else PRETRAINED
-        return (*hardened, *started, *(Cell(first, "standard", name) for name in names))
+        others = [Cell(victim) for victim in FURTHER_CLASSIFIERS]
+        unlike = () if task == "segmentation" else (*others, *PRETRAINED)
+        return (*hardened, *unlike, *(Cell(first, "standard", name) for name in names))
     further = (Cell(first, "standard", name) for name in EXPERT_COUNTERMEASURES)
-    return (Cell(first, CLEAN_MIX), *further)
+    unlabelled = () if task == "segmentation" else (Cell(first, SELF_SUPERVISED),)
+    return (Cell(first, CLEAN_MIX), Cell(first, DENOISED), *unlabelled, *further)
 
 
 def declared_cells(threat: str, task: str) -> dict[Cell, str]:
@@ -65,7 +64,7 @@ def parse_cell(text: str) -> Cell:
     """Read victim[:training[:countermeasure]].
 
     Raises:
-        InputError: a part is unknown, or the victim has no ImageNet weights.
+        InputError: a part is unknown, or the victim can't be trained so.
     """
     parts = text.strip().split(":")
     known = (
@@ -83,4 +82,6 @@ def parse_cell(text: str) -> Cell:
         raise InputError(
             f"--cells: {text!r}: ImageNet weights are for {', '.join(models.TIMM_NAMES)}"
         )
+    if cell.training == SELF_SUPERVISED and cell.victim not in models.CLASSIFIERS:
+        raise InputError(f"--cells: {text!r}: {SELF_SUPERVISED} is for classifiers")
     return cell

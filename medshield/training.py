@@ -21,6 +21,10 @@ from medshield.tasks import Array, Task
 SMALLEST_BATCH, STEPS_AN_EPOCH = 16, 12
 """Small sets are cut into about this many steps an epoch, so that a model still gets updates."""
 
+EARLY = 0.3
+"""Share of the epochs in which the hardest of several copies is trained on, where a countermeasure
+asks for it."""
+
 
 @dataclass(frozen=True)
 class AdversarialTraining:
@@ -72,6 +76,11 @@ class Recipe:
     colour_jitter: bool = False
     countermeasures: tuple[Countermeasure, ...] = ()
 
+    def copies(self, epoch: int) -> int:
+        """How many copies of each batch are drawn in an epoch, counted from 0."""
+        early = epoch < EARLY * self.epochs
+        return max((each.copies for each in self.countermeasures), default=1) if early else 1
+
     def augmented(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """A batch as the model gets it: flipped, shifted, jittered, and under countermeasures."""
         images, targets = flip_and_shift(images, targets)
@@ -112,13 +121,14 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps
     )
-    for _ in range(recipe.epochs):
+    for epoch in range(recipe.epochs):
         model.train()
         order = torch.randperm(len(images))
         total = 0.0
         for step in range(steps):
             rows = order[step * batch_size :][:batch_size].to(images.device)
-            batch, truth = augment(images[rows], targets[rows])
+            drawn = [augment(images[rows], targets[rows]) for _ in range(recipe.copies(epoch))]
+            batch, truth = drawn[0] if len(drawn) == 1 else hardest(model, task, drawn)
             if recipe.adversarial:
                 batch = recipe.adversarial.attack(model, task, batch, truth)
             loss = task.loss(model(batch), truth).mean()
@@ -128,6 +138,17 @@ def train(
             schedule.step()
             total += float(loss.detach())
         yield total / steps
+
+
+@torch.no_grad()
+def hardest(
+    model: nn.Module, task: Task, drawn: list[tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """Of several draws of a batch, for each image the one that the model does worst on."""
+    losses = torch.stack([task.loss(model(batch), truth) for batch, truth in drawn])
+    worst, rows = losses.argmax(0), torch.arange(losses.shape[1], device=losses.device)
+    batches, truths = (torch.stack(part) for part in zip(*drawn, strict=True))
+    return batches[worst, rows], truths[worst, rows]
 
 
 @torch.no_grad()

@@ -19,19 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from medshield import models, pretrained
+from medshield import contrastive, models, pretrained
 from medshield.budget import Budget
 from medshield.cost import Cost
 from medshield.countermeasures import COUNTERMEASURES, Countermeasure
 from medshield.dataset.examples import Examples
 from medshield.errors import InputError
-from medshield.pretrained import SMALLEST_SIDE, Pretrained, Weights
+from medshield.models import Headed
+from medshield.pretrained import SMALLEST_SIDE, Weights
 from medshield.private import make_private_folder
 from medshield.probing import Probe
 from medshield.randomness import seeded
-from medshield.tasks import Array, Task
+from medshield.tasks import Array, Segmentation, Task
 from medshield.training import AdversarialTraining, Recipe, predict, train
 
 LAST, BEST, CLEAN_BEST = "last epoch", "best epoch on released data", "best epoch on clean data"
@@ -43,10 +44,17 @@ ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius
 """Adversarial training of a given radius; plain "adversarial" takes the schedule's."""
 CLEAN_MIX = "clean-mix"
 """Standard training, a fifth of the images clean in every arm."""
+DENOISED = "denoised-pairs"
+"""Standard training on what a denoiser leaves, which learned from pairs made with other keys."""
 FINE_TUNED, PROBE = "fine-tuned", "probe"
 LEARNING_RATES = {FINE_TUNED: 3e-4, PROBE: 1e-2}
 """Peaks of the trainings that start from ImageNet; its features would not survive a larger one."""
-TRAININGS = ("standard", "adversarial", *ADVERSARIES, CLEAN_MIX, *LEARNING_RATES)
+SELF_SUPERVISED = "self-supervised"
+"""SimCLR on the training images without their labels, then a probe."""
+TRAININGS = (
+    *("standard", "adversarial", *ADVERSARIES, CLEAN_MIX, DENOISED),
+    *(*LEARNING_RATES, SELF_SUPERVISED),
+)
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,19 @@ class Cell:
         return self.training in LEARNING_RATES
 
     @property
+    def is_probed(self) -> bool:
+        """Whether labels train a linear layer alone."""
+        return self.training in (PROBE, SELF_SUPERVISED)
+
+    @property
     def countermeasures(self) -> tuple[Countermeasure, ...]:
         """The countermeasure's object, if any."""
         return () if self.countermeasure == "none" else (COUNTERMEASURES[self.countermeasure],)
 
     def applies_to(self, task: Task, channels: int) -> bool:
-        """Whether it differs from the same cell without its countermeasure."""
+        """Whether such a victim can be trained so, and its countermeasure changes anything."""
+        if self.training == SELF_SUPERVISED and isinstance(task, Segmentation):
+            return False
         return all(counter.applies_to(task, channels) for counter in self.countermeasures)
 
 
@@ -107,10 +122,12 @@ class Schedule:
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe of one cell."""
         usual = Recipe(self.standard, colour_jitter=True, countermeasures=cell.countermeasures)
-        if cell.training in ("standard", CLEAN_MIX):
+        if cell.training in ("standard", CLEAN_MIX, DENOISED):
             return usual
-        if cell.is_pretrained:
-            return replace(usual, learning_rate=LEARNING_RATES[cell.training])
+        if cell.is_probed:
+            return replace(usual, learning_rate=LEARNING_RATES[PROBE])
+        if cell.training == FINE_TUNED:
+            return replace(usual, learning_rate=LEARNING_RATES[FINE_TUNED])
         adversary = ADVERSARIES.get(cell.training, self.adversary)
         return replace(
             usual,
@@ -286,12 +303,14 @@ def _fresh_victim(job: Job) -> nn.Module:
     """Untrained, or as it comes from ImageNet; on the CPU."""
     if job.cell.is_pretrained:
         return pretrained.build(job.cell.victim, job.task.outputs, job.weights)
-    return models.build(job.cell.victim, job.parts.train.images.shape[1], job.task.outputs)
+    build = models.build_headed if job.cell.training == SELF_SUPERVISED else models.build
+    return build(job.cell.victim, job.parts.train.images.shape[1], job.task.outputs)
 
 
 def _train(job: Job) -> tuple[Trial, nn.Module]:
     task, parts, device = job.task, job.parts, job.device
-    recipe, training_part = _prepared(task, job.schedule.recipe(job.cell), parts.train, device)
+    with seeded(job.seed):
+        recipe, training_part = _prepared(task, job.schedule.recipe(job.cell), parts.train, device)
     images, targets = training_part.images.to(device), training_part.targets.to(device)
 
     def predicted(part: Examples) -> Array:
@@ -309,9 +328,10 @@ def _train(job: Job) -> tuple[Trial, nn.Module]:
     with seeded(job.seed):
         model = _fresh_victim(job).to(device)
         probe = None
-        if isinstance(model, Pretrained) and job.cell.training == PROBE:
+        if isinstance(model, Headed) and job.cell.is_probed:
             probe = Probe(model, task, recipe)
-            epochs = probe.train(images, targets)
+            pretraining = job.cell.training == SELF_SUPERVISED
+            epochs = _probed(probe, images, targets, pretraining=pretraining)
         else:
             epochs = train(model, task, images, targets, recipe)
         for loss in cost.over(epochs):
@@ -337,6 +357,13 @@ def _train(job: Job) -> tuple[Trial, nn.Module]:
         cost=cost,
     )
     return trial, model
+
+
+def _probed(probe: Probe, images: Tensor, targets: Tensor, *, pretraining: bool) -> Iterator[float]:
+    """The epochs of a probe; the first one includes the pretraining without labels."""
+    if pretraining:
+        contrastive.pretrain(probe.victim, images, probe.recipe)
+    yield from probe.train(images, targets)
 
 
 def _best(scores: list[dict[str, float]], name: str) -> int:

@@ -23,6 +23,7 @@ from medshield.compared_images import check_parts, load_both, scan_source, used_
 from medshield.cost import mean_cost
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.examples import Examples
+from medshield.denoising import OtherKeys, unknown_method
 from medshield.errors import InputError
 from medshield.evidence import CellResult, Verdict, summarise, worst
 from medshield.fidelity import fidelity
@@ -34,7 +35,7 @@ from medshield.private import make_private_folder
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Task
 from medshield.text import epsilon_text
-from medshield.threats import NOT_YET, declared_cells, levels_up_to, parse_cell
+from medshield.threats import declared_cells, levels_up_to, parse_cell
 from medshield.training import predict
 from medshield.trials import Cell, Parts, Schedule, Trial
 from medshield.versions import versions
@@ -186,21 +187,32 @@ def verify(config: VerifyConfig) -> Evidence:
     declared = {cell: declared[cell] for cell in _applicable(list(declared), task, clean, [])}
     cache = config.cache or private / "verify" / "trials"
     weights, lacking = trials.weights_of(picked, config.weights, cache, required=bool(asked))
+    lacking |= _without_pairs(picked, summary, required=bool(asked))
     picked = [cell for cell in picked if cell not in lacking]
     notes += _flattered(picked, asked_backbone(private / GENERATOR))
-    kept = _trained(task, picked, arms, schedule, cache, config, weights)
+    other_keys = OtherKeys(
+        method=summary["method"],
+        epsilon=Fraction(summary["epsilon"]),
+        task=task,
+        seed=config.seed,
+        device=models.pick_device(config.device),
+        cache=cache,
+    )
+    of_cell = {}
+    with progress.bar("preparing cells") as update:  # one may train a denoiser
+        for done, cell in enumerate(picked, 1):
+            of_cell[cell] = arms_for(cell, arms, config.seed, other_keys)
+            update(done, len(picked))
+    kept = _trained(task, of_cell, schedule, cache, config, weights)
     weighing = Weighing(task, arms[CLEAN], config.seed, len(picked))
     results = [
         weighing.result(cell, declared.get(cell, config.threat), kept[cell]) for cell in picked
     ]
     not_run = {
-        level: (
-            *(
-                f"{cell.name}: {lacking[cell]}" if cell in lacking else cell.name
-                for cell in declared
-                if declared[cell] == level and cell not in picked
-            ),
-            *NOT_YET[level],
+        level: tuple(
+            f"{cell.name}: {lacking[cell]}" if cell in lacking else cell.name
+            for cell in declared
+            if declared[cell] == level and cell not in picked
         )
         for level in levels_up_to(config.threat)
     }
@@ -226,7 +238,7 @@ def verify(config: VerifyConfig) -> Evidence:
             task,
             picked[0],
             schedule,
-            arms[CLEAN],
+            of_cell[picked[0]][CLEAN],
             released.rows(split["test"]),
             cache,
             config,
@@ -256,6 +268,21 @@ def _applicable(cells: Sequence[Cell], task: Task, clean: Examples, notes: list[
     return fitting
 
 
+def _without_pairs(
+    cells: Sequence[Cell], summary: dict[str, Any], *, required: bool
+) -> dict[Cell, str]:
+    """The cells that need pairs made by the release's method, and why there can be none.
+
+    Raises:
+        InputError: there can be none, and they are required.
+    """
+    wanting = [cell for cell in cells if cell.training == trials.DENOISED]
+    reason = unknown_method(summary) if wanting else None
+    if reason and required:
+        raise InputError(f"--cells: {wanting[0].name}: {reason}; leave it out")
+    return dict.fromkeys(wanting, reason) if reason else {}
+
+
 def _flattered(cells: Sequence[Cell], backbone: str | None) -> list[str]:
     """A note on each cell whose victims start from the backbone that shaped the release."""
     alike = [cell.name for cell in cells if cell.is_pretrained and cell.victim == backbone]
@@ -264,22 +291,20 @@ def _flattered(cells: Sequence[Cell], backbone: str | None) -> list[str]:
 
 def _trained(
     task: Task,
-    cells: Sequence[Cell],
-    arms: dict[str, Parts],
+    of_cell: dict[Cell, dict[str, Parts]],
     schedule: Schedule,
     cache: Path,
     config: VerifyConfig,
     weights: dict[Cell, Weights],
 ) -> dict[Cell, dict[str, list[Trial]]]:
     """Every trial: cell -> arm -> one per seed."""
-    of_cell = {cell: arms_for(cell, arms, config.seed) for cell in cells}
     kept: dict[Cell, dict[str, list[Trial]]] = {
-        cell: {arm: [] for arm in of_cell[cell]} for cell in cells
+        cell: {arm: [] for arm in arms} for cell, arms in of_cell.items()
     }
     order = [
         (cell, arm, number)
-        for cell in cells
-        for arm in of_cell[cell]
+        for cell, arms in of_cell.items()
+        for arm in arms
         for number in range(config.seeds)
     ]
     jobs = [
@@ -291,7 +316,7 @@ def _trained(
             seed=config.victim_seed(number),
             device=models.pick_device(config.device),
             cache=cache,
-            keep_model=arm == CLEAN and cell == cells[0],
+            keep_model=arm == CLEAN and cell == order[0][0],
             weights=weights.get(cell),
         )
         for cell, arm, number in order

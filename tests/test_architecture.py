@@ -24,7 +24,9 @@ FLOORS = [
     {
         "arms",
         "clusters",
+        "contrastive",
         "countermeasures",
+        "denoising",
         "evidence",
         "generator",
         "intervals",

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from medshield.countermeasures import COUNTERMEASURES
+from medshield.countermeasures.purification import Purified, rate
+from medshield.countermeasures.ueraser import plasma
 from medshield.randomness import seeded
 from medshield.tasks import Classification, MultiLabel, Segmentation
 
@@ -86,7 +89,20 @@ def test_filters_are_for_test_images_too(name):
     assert torch.equal(in_testing(name, images), in_training(name, task, images, targets)[0])
 
 
-@pytest.mark.parametrize("name", ["crop", "cutout", "mixup", "cutmix", "class-means", "strong"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "crop",
+        "cutout",
+        "mixup",
+        "cutmix",
+        "class-means",
+        "strong",
+        "projection",
+        "ueraser",
+        "purified",
+    ],
+)
 def test_what_is_done_in_training_alone_leaves_test_images(name):
     assert torch.equal(in_testing(name, noise(3)), noise(3))
 
@@ -271,3 +287,109 @@ def test_strong_draws_for_each_image():
     changed, _ = in_training("strong", task, images, targets)
     kinds = {round(distance(one, images[0]), 4) for one in changed}
     assert len(kinds) > COUNT / 2
+
+
+def linear_pattern(count=120):
+    """Smooth noise of two classes, a fixed pattern added to one and taken from the other."""
+    targets = torch.arange(count) % 2
+    clean = in_testing("blur", noise(1, count)) * 0.6 + 0.2
+    pattern = noise(1, 1, seed=8).sub(0.5).sign()[0]
+    strength = 8 / 255 * (2 * targets - 1)[:, None, None, None]
+    return clean + strength * pattern, clean, targets, pattern
+
+
+def separation(images, targets, pattern):
+    """How far apart the classes lie along a pattern, in units of 8/255 of it."""
+    along = (images * pattern).mean((1, 2, 3)) * 255 / 8
+    return float((along[targets == 1].mean() - along[targets == 0].mean()).abs())
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel"])
+def test_projection_takes_away_what_a_line_separates_and_little_else(kind):
+    images, clean, labels, pattern = linear_pattern()
+    if kind == "classification":
+        task, targets = Classification(("a", "b")), labels
+    else:  # the second finding is a coin's
+        task = MultiLabel(("a", "b"))
+        targets = torch.stack([labels, torch.arange(len(labels)) // 2 % 2], 1).float()
+    left = COUNTERMEASURES["projection"].fitted(task, images, targets)
+    left = left.on_training_set(images, targets)
+    assert separation(images, labels, pattern) > 1.9
+    assert separation(left, labels, pattern) < 0.2
+    assert distance(left, clean) < 0.3 * clean.std()
+    assert left.mean() == pytest.approx(float(images.mean()), abs=0.01)
+
+
+def test_projection_leaves_nothing_that_a_linear_model_learns_again():
+    images, _, targets, _ = linear_pattern()
+    task = Classification(("a", "b"))
+    projection = COUNTERMEASURES["projection"].fitted(task, images, targets)
+
+    def fits(some):
+        flat = some.flatten(1)
+        weights = projection._weights(flat, flat.mean(0), targets)
+        logits = (flat - flat.mean(0)) @ weights.T
+        return float((logits.argmax(1) == targets).float().mean()), float(weights.norm())
+
+    before, strength = fits(images)
+    _, left = fits(projection.on_training_set(images, targets))
+    assert before == 1
+    assert left < 0.5 * strength
+
+
+def test_ueraser_leaves_masks_and_the_places_of_what_they_show():
+    task, masks = TASKS["segmentation"]
+    images = 0.4 + 0.2 * masks[:, None].float()
+    changed, truth = in_training("ueraser", task, images, masks)
+    assert torch.equal(truth, masks)
+    edge = slice(8, 10)  # of the masks, between rows or columns 8 and 9
+    step = changed[..., edge].diff(dim=-1).abs().mean()
+    assert step > 2 * changed[..., 12:].diff(dim=-1).abs().mean()
+
+
+def test_ueraser_shuffles_channels_and_changes_brightness_differently_across_an_image():
+    _, targets = TASKS["classification"]
+    flat = torch.tensor([0.3, 0.5, 0.7])[:, None, None].expand(COUNT, 3, SIDE, SIDE)
+    eraser = COUNTERMEASURES["ueraser"]
+    with seeded(1):
+        changed, _ = eraser.on_train_batch(flat, targets)
+    assert (changed.std((-2, -1)) > 0.05).float().mean() > 0.4
+    orders = {tuple(image[:, 0, 0].argsort().tolist()) for image in changed}
+    assert len(orders) > 2
+
+
+def test_plasma_is_smooth_where_its_roughness_is_small():
+    with seeded(0):
+        maps = plasma(torch.Size((2, 1, 40, 28)), torch.tensor([0.1, 0.9]).view(2, 1, 1, 1))
+    assert maps.shape == (2, 1, 40, 28)
+    assert (maps.amin((1, 2, 3)) == 0).all()
+    assert (maps.amax((1, 2, 3)) == 1).all()
+    smooth, rough = maps.diff(dim=-1).abs().mean((1, 2, 3))
+    assert smooth < rough / 2
+
+
+def test_purification_takes_a_fine_pattern_of_a_class_and_leaves_what_images_show():
+    coarse = torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(4))
+    clean = 0.2 + 0.6 * F.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
+    targets = torch.arange(60) % 2
+    pattern = noise(1, 1, seed=8).sub(0.5).sign()[0]
+    images = clean + 8 / 255 * targets[:, None, None, None] * pattern
+    with seeded(0):
+        left = COUNTERMEASURES["purified"].on_training_set(images, targets)
+    assert separation(images, targets, pattern) > 0.9
+    assert separation(left, targets, pattern) < 0.3
+    assert distance(left, clean) < 0.6 * clean.std()
+    shown = torch.stack([left.flatten(), clean.flatten()])
+    assert torch.corrcoef(shown)[0, 1] > 0.8
+
+
+def test_the_code_of_purification_tells_no_more_than_its_rate():
+    images = noise(1)
+    rates = []
+    for target in (0.3, 20.0):
+        with seeded(0), torch.enable_grad():
+            model = Purified(rate=target, images_seen=1_600, passes=200).trained(images)
+        with torch.no_grad():
+            rates.append(float(rate(*model.coded(images))))
+    assert rates[0] < 0.5
+    assert rates[1] > 1.5 * rates[0]

@@ -59,3 +59,12 @@ def test_models_of_small_images_say_the_same_with_lean_convolutions(name, monkey
     monkeypatch.setattr(LeanConv2d, "forward", nn.Conv2d.forward)
     expected = lean(images)
     assert torch.allclose(found, expected, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(("side", "tokens"), [(32, 16), (64, 64), (96, 144)])
+def test_a_vision_transformer_sees_small_images_as_many_patches(side, tokens):
+    model = models.build("vit_tiny", 1, 3).eval()
+    seen = []
+    model[1].blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    assert model(torch.rand(2, 1, side, side)).shape == (2, 3)
+    assert seen == [tokens + 1]  # and the class's own

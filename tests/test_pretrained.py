@@ -239,7 +239,7 @@ def test_the_victim_sees_large_normalised_colour_images(name, seen_red, monkeypa
 
 def test_pretrained_cells_have_pretrained_victims():
     assert parse_cell("efficientnet_lite0:probe:blur") == Cell("efficientnet_lite0", PROBE, "blur")
-    for victim in ("small_convnet", "unet_resnet18"):
+    for victim in ("small_convnet", "unet_resnet18", "vit_tiny"):
         with pytest.raises(InputError, match="ImageNet weights are for"):
             parse_cell(f"{victim}:fine-tuned")
 
@@ -289,7 +289,6 @@ def test_a_level_without_weights_is_incomplete(release, monkeypatch):
     declared = (Cell("small_convnet"), Cell(NAME, PROBE))
     level = dict.fromkeys(declared, "determined")
     monkeypatch.setattr("medshield.verify.declared_cells", lambda *_: level)
-    monkeypatch.setattr("medshield.verify.NOT_YET", {"basic": (), "determined": ()})
     result = run("verify", release, "--threat", "determined", *QUICK)
     document = json.loads(result.stdout)
     (reason,) = document["not_run"]["determined"]

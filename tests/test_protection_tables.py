@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medshield import sample
+from medshield import denoising, sample
 from medshield.dataset.examples import Examples
 from medshield.tasks import Classification
 from tests.builders import in_classes, segmented
@@ -159,12 +159,12 @@ def test_an_average_removes_what_all_images_share():
 
 
 def test_a_denoiser_takes_away_what_it_learned(monkeypatch):
-    monkeypatch.setattr(cleaning, "IMAGES_SEEN", 40 * cleaning.BATCH)
+    monkeypatch.setattr(denoising, "IMAGES_SEEN", 40 * denoising.BATCH)
     radius = 8 / 255
     clean = examples(torch.full((16, 1, 12, 12), 0.5))
     delta, other = (radius * noise(seed, side=12).sign() for seed in (4, 5))
-    pairs = cleaning.Pairs(clean.images, delta, radius, seed=0, effort=1)
-    model = cleaning.fit_denoiser(pairs)
+    pairs = denoising.Pairs(clean.images, delta, radius, 0, 1, torch.device("cpu"))
+    model = denoising.fit_denoiser(pairs)
     cleaned = model.cleaned(study.moved(clean, other))
     assert cleaning.left(cleaned, clean, other)[1] < 0.5
     assert float((model.cleaned(clean).images - clean.images).abs().max()) < radius / 2

@@ -12,6 +12,7 @@ from medshield.budget import Budget
 from medshield.countermeasures import COUNTERMEASURES
 from medshield.dataset.examples import Examples
 from medshield.tasks import Classification
+from medshield.threats import FURTHER_CLASSIFIERS, VICTIMS
 from medshield.trials import BEST, CLEAN_BEST, LAST, SELECTIONS, Cell, Job, Parts, Schedule, run_all
 
 CPU = torch.device("cpu")
@@ -202,3 +203,18 @@ def test_the_cache_is_for_the_owner_alone(job):
 )
 def test_names_of_cells(cell, name):
     assert cell.name == name
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("victim", [*VICTIMS["classification"], *FURTHER_CLASSIFIERS])
+def test_every_declared_classifier_trains_on_small_images(job, victim, channels):
+    def some(count, seed):
+        small = examples(count, seed)
+        images = small.images.repeat(1, channels, 4, 4)
+        return replace(small, images=images)
+
+    parts = Parts(some(16, 0), some(4, 1), some(4, 1), some(4, 2))
+    short = replace(SCHEDULE, standard=1)
+    trial = replace(job, cell=Cell(victim), schedule=short, parts=parts).run()
+    assert np.isfinite(trial.losses).all()
+    assert trial.predictions[LAST].shape == (4, 2)

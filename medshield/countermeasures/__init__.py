@@ -11,9 +11,12 @@ from medshield.countermeasures.filters import (
     Wavelet,
 )
 from medshield.countermeasures.mixing import CutMix, Cutout, Mixup
+from medshield.countermeasures.projection import Projection
+from medshield.countermeasures.purification import Purified
 from medshield.countermeasures.sampling import Crop, Resize
 from medshield.countermeasures.statistics import ClassMeans, ClassSpectra, Notch
 from medshield.countermeasures.strong import Strong
+from medshield.countermeasures.ueraser import UEraser
 
 COUNTERMEASURES: dict[str, Countermeasure] = {
     countermeasure.name: countermeasure
@@ -37,6 +40,9 @@ COUNTERMEASURES: dict[str, Countermeasure] = {
         ClassMeans(),
         ClassSpectra(),
         Strong(),
+        Projection(),
+        UEraser(),
+        Purified(),
     )
 }
 

@@ -17,7 +17,13 @@ class Countermeasure(ABC):
     batch after flips and shifts. Each leaves alone what it is given unless a subclass says
     otherwise. The text of a countermeasure names a finished trial: it is the same in every run
     and differs between settings.
+
+    Attributes:
+        copies: how often a batch is drawn in early epochs, to train on the draw of each image with
+            the largest loss.
     """
+
+    copies: int = 1
 
     @property
     @abstractmethod

@@ -58,6 +58,17 @@ class Examples:
         )
 
 
+def joined(one: Examples, other: Examples) -> Examples:
+    """Examples of both, whose patients are numbered alike."""
+    return Examples(
+        torch.cat([one.images, other.images]),
+        torch.cat([one.targets, other.targets]),
+        one.names + other.names,
+        np.concatenate([one.groups, other.groups]),
+        np.concatenate([one.splits, other.splits]),
+    )
+
+
 def auto_size(files: Iterable[SourceFile], wanted: int | None) -> int:
     """The side of the grid: what was asked for, or the median side up to 64 px, in steps of 32."""
     if wanted is not None:

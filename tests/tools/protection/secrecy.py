@@ -14,15 +14,11 @@ import torch
 from torch import Tensor
 
 from medshield.dataset.examples import Examples
+from medshield.denoising import Denoiser, Pairs, fit_denoiser
+from medshield.models import pick_device
 from medshield.trials import Parts
 from tests.tools.protection import correlation, victims
-from tests.tools.protection.cleaning import (
-    Denoiser,
-    Pairs,
-    fit_denoiser,
-    left,
-    without_average,
-)
+from tests.tools.protection.cleaning import left, without_average
 from tests.tools.protection.correlation import class_means, class_rows
 from tests.tools.protection.study import (
     Fitting,
@@ -142,6 +138,7 @@ def ways(study: Study, one: Duel, options: Options) -> dict[str, Parts]:
             radius=float(options.epsilon),
             seed=options.seed,
             effort=options.effort,
+            device=pick_device("auto"),
         )
         for known in pairs.values()
     ]

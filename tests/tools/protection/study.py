@@ -199,17 +199,6 @@ def moved(some: Examples, delta: Tensor) -> Examples:
     return replace(some, images=(some.images + delta).clamp(0, 1))
 
 
-def joined(one: Examples, other: Examples) -> Examples:
-    """Examples of both."""
-    return Examples(
-        torch.cat([one.images, other.images]),
-        torch.cat([one.targets, other.targets]),
-        one.names + other.names,
-        np.concatenate([one.groups, other.groups]),
-        np.concatenate([one.splits, other.splits]),
-    )
-
-
 def in_processes(
     label: str, work: Callable[[Work], Result], jobs: Sequence[Work], workers: int
 ) -> list[Result]:
