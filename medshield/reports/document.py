@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from medshield.evidence import Verdict
 from medshield.text import printable
 
 Document = Mapping[str, Any]
@@ -60,10 +61,15 @@ def number(value: float | None, digits: int = 2) -> str:
     return text.lstrip("-") if float(text) == 0 else text
 
 
+def leakage_parts(leakage: Document) -> tuple[str, str]:
+    """`0.03` and `[0.00, 0.12]`."""
+    ends = f"[{number(leakage.get('low'))}, {number(leakage.get('high'))}]"
+    return number(leakage.get("estimate")), ends
+
+
 def leakage_text(leakage: Document) -> str:
     """`0.03 [0.00, 0.12]`."""
-    ends = f"[{number(leakage.get('low'))}, {number(leakage.get('high'))}]"
-    return f"{number(leakage.get('estimate'))} {ends}"
+    return " ".join(leakage_parts(leakage))
 
 
 def spread_text(score: Document) -> str:
@@ -112,6 +118,14 @@ def highest(cell: Document) -> float | None:
 
 
 def decisive(cell: Document) -> Document | None:
-    """The leakage that reaches highest of those that count."""
-    known = [leakage for leakage in counting(cell) if leakage.get("high") is not None]
-    return max(known, key=lambda leakage: float(leakage["high"]), default=None)
+    """The leakage that decides on a cell: of those that count and whose clean arm beats its floor,
+    the one that reaches highest. None for a cell that could not tell.
+    """
+    known = [
+        one
+        for one in counting(cell)
+        if one.get("high") is not None and (one.get("clean_low") or 0) > (one.get("floor") or 0)
+    ]
+    if cell["verdict"] == Verdict.INCONCLUSIVE:
+        return None
+    return max(known, key=lambda one: float(one["high"]), default=None)

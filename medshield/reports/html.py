@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from medshield.contact_sheet import Panel, Tile
 from medshield.evidence import CONFIDENCE, PARTLY_LEAKAGE, PROTECTED_LEAKAGE
 from medshield.reports import figures, words
+from medshield.reports.curves import CURVE_SIDES, Curves, curves_of
 from medshield.reports.document import (
     NO_SCORES,
     Document,
     arms_of,
-    leakage_text,
+    leakage_parts,
     named,
     number,
     spread_text,
@@ -36,14 +38,14 @@ class ScoreLine:
     Attributes:
         score, selection: what was measured, and which epoch's model.
         arms: mean and spread of each arm, as text.
-        leakage: as text; empty where it was not measured.
+        leakage: estimate and interval, as text; empty where it was not measured.
         counts: whether the verdict is made of it.
     """
 
     score: str
     selection: str
     arms: tuple[tuple[str, str], ...]
-    leakage: str
+    leakage: tuple[str, str]
     counts: bool
 
 
@@ -62,15 +64,17 @@ def page(document: Document, pictures: Sequence[Tile] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     return environment.get_template(TEMPLATE).render(
         document=document,
         said=words.summary(document),
+        use=words.use_text(document),
         arms=figures.arm_kinds(document),
         limits=(PROTECTED_LEAKAGE, PARTLY_LEAKAGE),
         confidence=f"{100 * CONFIDENCE:.0f} %",
         levels=_levels(document),
         curves=_curves(document),
-        curve_sides=figures.CURVE_SIDES,
+        curve_sides=CURVE_SIDES,
         classes=[
             chart for cell in document["cells"] if (chart := figures.classes_chart(document, cell))
         ],
@@ -84,6 +88,11 @@ def page(document: Document, pictures: Sequence[Tile] = ()) -> str:
         pictures=[_picture(tile) for tile in pictures],
         number=number,
     )
+
+
+def _breakable(text: str) -> Markup:
+    """The name of a cell, which may go on in a new line after each part."""
+    return Markup(":<wbr>").join(Markup("_<wbr>").join(p.split("_")) for p in text.split(":"))
 
 
 def _levels(document: Document) -> list[dict[str, Any]]:
@@ -107,9 +116,9 @@ def _levels(document: Document) -> list[dict[str, Any]]:
     return levels
 
 
-def _curves(document: Document) -> list[figures.Curves]:
+def _curves(document: Document) -> list[Curves]:
     score = document["use"]["score"]
-    drawn = (figures.curves_of(document, cell, score) for cell in document["cells"])
+    drawn = (curves_of(document, cell, score) for cell in document["cells"])
     return [curves for curves in drawn if curves]
 
 
@@ -132,7 +141,7 @@ def _line(
         score=named(score),
         selection=selection,
         arms=tuple((number(one.get("mean"), 3), spread_text(one)) for one in found),
-        leakage=leakage_text(leakage) if leakage else "",
+        leakage=leakage_parts(leakage) if leakage else ("", ""),
         counts=bool(leakage and leakage.get("counts", True)),
     )
 

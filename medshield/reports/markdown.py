@@ -30,7 +30,7 @@ def page(document: Document) -> str:
     lines += [f"{_plain(said.limit[0].upper() + said.limit[1:])}.", ""] if said.limit else []
     lines += _cells(document, use["score"])
     lines += _not_run(document)
-    lines += ["## Use kept", "", _plain(said.use), ""]
+    lines += ["## Use kept", "", _plain(words.use_text(document)), ""]
     lines += [
         f"- {_plain(name)}: median {median}, worst {worst}"
         for name, median, worst in words.fidelity_rows(document)

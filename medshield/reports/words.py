@@ -18,14 +18,15 @@ from medshield.reports.document import (
 )
 
 TRAINERS = {
-    "basic": "who trains usual models from scratch on what was released",
+    "basic": "trains usual models from scratch on what was released",
     "determined": (
-        "who also starts from pretrained models, trains adversarially, filters and compresses the "
+        "also starts from pretrained models, trains adversarially, filters and compresses the "
         "images, and has a few clean ones to choose an epoch by"
     ),
-    "expert": "who also mixes in clean images and goes after the perturbation itself",
+    "expert": "also mixes in clean images and goes after the perturbation itself",
 }
-"""What each threat level takes a trainer to do."""
+"""What each threat level takes someone to do."""
+MOST_NAMED = 3
 UNDECIDED = "That can't be told from what was run."
 
 
@@ -39,7 +40,6 @@ class Summary:
         holds: which levels hold.
         breaks: what breaks the first level that does not hold, or leaves it open; empty if all do.
         limit: whether leakage keeps to the limit that was set; empty where none was.
-        use: what the protected images are still good for.
     """
 
     verdict: str
@@ -48,7 +48,6 @@ class Summary:
     holds: str
     breaks: str
     limit: str
-    use: str
 
 
 def summary(document: Document) -> Summary:
@@ -57,14 +56,13 @@ def summary(document: Document) -> Summary:
     return Summary(
         verdict=document["verdict"],
         question=(
-            f"Can someone {TRAINERS.get(threat, '')} (threat level {threat}) train a model on "
-            f"{document['release']}?"
+            f"Does {document['release']} keep models from learning from it, against someone who "
+            f"{TRAINERS[threat]} (threat level {threat})?"
         ),
         answer=_answer(document),
         holds=_holds(document),
         breaks=_breaks(document),
         limit=limit_text(document),
-        use=use_text(document),
     )
 
 
@@ -89,49 +87,49 @@ def _worst(cells: list[Document], level: str) -> Document | None:
 
 
 def _answer(document: Document) -> str:
-    verdict, cells = document["verdict"], cells_at(document, document["threat"])
-    worst = _worst(cells, document["threat"])
-    if verdict == Verdict.INCONCLUSIVE or worst is None:
+    worst = _worst(cells_at(document, document["threat"]), document["threat"])
+    found = decisive(worst) if worst else None
+    if document["verdict"] == Verdict.INCONCLUSIVE or found is None:
         return UNDECIDED
-    found = decisive(worst)
-    upper = found["high"] if found else None
-    share = "all" if upper is None or upper >= 1 else f"{max(0.0, upper):.0%}".replace("%", " %")
-    start = {Verdict.PROTECTED: "Hardly", Verdict.PARTLY: "In part"}.get(Verdict(verdict), "Yes")
-    most = "at most" if verdict == Verdict.PROTECTED else "up to"
+    upper = max(0.0, found["high"])
+    share = "all" if upper >= 1 else f"{100 * upper:.0f} %"
+    start = {
+        Verdict.PROTECTED: "Yes: at most",
+        Verdict.PARTLY: "In part: up to",
+        Verdict.NOT_PROTECTED: "No: up to",
+    }[Verdict(document["verdict"])]
     return (
-        f"{start}: {most} {share} of what the clean images teach is left in the release (upper "
-        f"end of the {CONFIDENCE:.0%} interval, worst cell).".replace("95%", "95 %")
+        f"{start} {share} of what the clean images teach is left in the release (upper end of the "
+        f"{100 * CONFIDENCE:.0f} % interval in the worst cell)."
     )
 
 
 def _holds(document: Document) -> str:
-    holding = [name for name, verdict in document["levels"].items() if verdict == "protected"]
-    run = list(document["levels"])
+    levels = document["levels"]
+    holding = [name for name, verdict in levels.items() if verdict == Verdict.PROTECTED]
     if holding:
         return f"The release holds at threat level {' and '.join(holding)}."
-    if len(run) == 1:
-        return f"The only threat level that was run, {run[0]}, is not shown to hold."
-    return f"None of the threat levels that were run ({', '.join(run)}) is shown to hold."
+    if len(levels) == 1:
+        return f"Level {next(iter(levels))}, the only one that was run, is not shown to hold."
+    return f"None of the levels that were run ({', '.join(levels)}) is shown to hold."
 
 
 def _breaks(document: Document) -> str:
-    open_levels = [name for name, verdict in document["levels"].items() if verdict != "protected"]
-    if not open_levels:
+    """What stands in the way at the first level that does not hold."""
+    levels = document["levels"]
+    level = next((name for name in levels if levels[name] != Verdict.PROTECTED), None)
+    if level is None:
         return ""
-    level = open_levels[0]
     worst = _worst(cells_at(document, level), level)
-    verdict, why = judged(worst, level) if worst else ("", "")
-    missing = missing_at(document, level)
-    if worst is not None and verdict not in (Verdict.PROTECTED, Verdict.INCONCLUSIVE):
-        return f"{level} is broken by {worst['cell']}: {why}."
-    parts = []
-    if worst is not None and verdict == Verdict.INCONCLUSIVE:
-        parts.append(f"{worst['cell']}: {why}")
-    if missing:
-        named_few = ", ".join(name.split(": ")[0] for name in missing[:3])
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        parts.append(f"not run: {named_few}{more}")
-    return f"{level} stays open ({'; '.join(parts)})." if parts else f"{level} stays open."
+    verdict, why = judged(worst, level) if worst else (Verdict.PROTECTED, "")
+    if worst and verdict not in (Verdict.PROTECTED, Verdict.INCONCLUSIVE):
+        return f"Level {level} is broken by {worst['cell']}: {why}."
+    open_for = [f"{worst['cell']}: {why}"] if worst and verdict == Verdict.INCONCLUSIVE else []
+    if missing := missing_at(document, level):
+        few = ", ".join(name.partition(": ")[0] for name in missing[:MOST_NAMED])
+        more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+        open_for.append(f"not run: {few}{more}")
+    return f"Level {level} stays open ({'; '.join(open_for)})."
 
 
 def missing_at(document: Document, level: str) -> list[str]:
