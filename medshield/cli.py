@@ -328,13 +328,13 @@ def verify(release: Path | None, **values: Any) -> int:
     _set_up(values, values["source"])
     from medshield import preview, reports, tables
     from medshield.budget import parse_epsilon
+    from medshield.compared_images import source_of
     from medshield.places import Places
     from medshield.verify import VerifyConfig, find_release
     from medshield.verify import verify as run
 
-    release, junit = release or find_release(Path()), values["junit"]
-    if junit:
-        reports.refuse_junit(junit, release, values["source"])
+    release = release or find_release(Path())
+    private = Places(release.resolve()).private
     labels = _annotation_options(values)
     config = VerifyConfig(
         release=release,
@@ -353,9 +353,12 @@ def verify(release: Path | None, **values: Any) -> int:
         weights=values["weights"],
         fail_above=values["fail_above"],
     )
+    folder, junit = values["output"] or private / "verify", values["junit"]
+    if values["output"] or junit:
+        reports.refuse_targets(folder, junit, release, source_of(config, private))
     evidence = run(config)
-    folder = values["output"] or Places(release.resolve()).private / "verify"
-    pictures = () if values["no_pictures"] else preview.compared(evidence.source, release)
+    shown = not values["no_pictures"]
+    pictures = preview.compared(source_of(config, private), release) if shown else ()
     report = reports.write_reports(evidence.to_json(), folder, pictures)
     document = json.loads(report.read_text())
     if junit:

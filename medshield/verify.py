@@ -104,7 +104,6 @@ class Evidence:
         not_run: what a level declares and was not run, by level.
         cells: results.
         facts: how it was run, for the report.
-        source: the clean images; not part of the report.
     """
 
     threat: str
@@ -112,7 +111,6 @@ class Evidence:
     not_run: dict[str, tuple[str, ...]]
     cells: tuple[CellResult, ...]
     facts: dict[str, Any]
-    source: Path
 
     @property
     def verdict(self) -> Verdict:
@@ -258,7 +256,7 @@ def verify(config: VerifyConfig) -> Evidence:
     }
     levels = _level_verdicts(results, not_run)
     facts["limit"] = _limit(results, levels[config.threat], config)
-    return Evidence(config.threat, levels, not_run, tuple(results), facts, found.source)
+    return Evidence(config.threat, levels, not_run, tuple(results), facts)
 
 
 def _applicable(cells: Sequence[Cell], task: Task, clean: Examples, notes: list[str]) -> list[Cell]:

@@ -86,7 +86,7 @@ def test_the_first_words_are_verdict_question_and_why(partly):
     said = words.summary(partly)
     assert said.verdict == "partly"
     assert said.answer.startswith("In part: up to 35 % of what the clean images teach")
-    assert "the only one that was run, is not shown to hold" in said.holds
+    assert said.holds == "Only level basic was run."
     assert said.breaks.startswith("Level basic is broken by densenet121:standard: leakage")
     text = page_of(partly).text
     order = ("Partly", said.question, said.answer, said.breaks, "Threat levels")
@@ -377,12 +377,19 @@ def test_a_limit_must_be_one(verified, limit):
 
 
 @pytest.mark.parametrize(
-    ("place", "why"),
-    [("release/v.xml", "lies in"), (".", "is a folder"), ("no/v.xml", "does not exist")],
+    ("option", "place", "why"),
+    [
+        ("--junit", "release/v.xml", "lies in"),
+        ("--junit", "images/v.xml", "lies in"),
+        ("--junit", ".", "is a folder"),
+        ("--junit", "no/v.xml", "its folder does not exist"),
+        ("-o", "release/report", "lies in"),
+        ("-o", "images", "lies in"),
+    ],
 )
-def test_junit_goes_where_it_can_be_written(verified, place, why):
+def test_reports_go_neither_into_the_release_nor_into_the_source(verified, option, place, why):
     release, _, _ = verified
-    run = medshield("verify", release, "--junit", release.parent / place)
+    run = medshield("verify", release, option, release.parent / place)
     assert run.code == 2
     assert run.err.count("\n") == 1
-    assert why in run.err
+    assert f"{option} {release.parent / place}: {why}" in run.err

@@ -4,6 +4,6 @@ Every report is made of the document of `Evidence.to_json()` alone, so that no t
 different things.
 """
 
-from medshield.reports.files import refuse_junit, write_junit, write_reports
+from medshield.reports.files import refuse_targets, write_junit, write_reports
 
-__all__ = ["refuse_junit", "write_junit", "write_reports"]
+__all__ = ["refuse_targets", "write_junit", "write_reports"]

@@ -40,27 +40,35 @@ def write_reports(document: Document, folder: Path, pictures: Sequence[Tile] = (
     return path
 
 
-def refuse_junit(target: Path, *folders: Path | None) -> None:
-    """Say at once, before anything is trained, that no JUnit file can be written there.
+def refuse_targets(folder: Path, junit: Path | None, *untouched: Path) -> None:
+    """Say at once, before anything is trained, that reports can't be written where they are asked.
 
     Args:
-        target: the file to be; one that exists is replaced.
-        folders: in which nothing may be written.
+        folder: of the reports.
+        junit: the file of JUnit XML, if any; one that exists is replaced.
+        untouched: folders in which nothing is written.
 
     Raises:
-        InputError: it is a folder, lies in one of the folders, or can't be written.
+        InputError: a target lies in one of those, or the file is a folder or can't be written.
     """
-    parent = Path(os.path.realpath(target)).parent
-    if target.is_dir():
-        raise InputError(f"--junit {target}: is a folder; give the name of a file")
+    _refuse_inside("-o", folder, untouched)
+    if junit is None:
+        return
+    _refuse_inside("--junit", junit, untouched)
+    parent = Path(os.path.realpath(junit)).parent
+    if junit.is_dir():
+        raise InputError(f"--junit {junit}: is a folder; give the name of a file")
     if not parent.is_dir():
-        raise InputError(f"--junit {target}: its folder does not exist; make it first")
+        raise InputError(f"--junit {junit}: its folder does not exist; make it first")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"--junit {target}: its folder can't be written to; choose another")
-    for folder in folders:
-        if folder is not None and parent.is_relative_to(os.path.realpath(folder)):
+        raise InputError(f"--junit {junit}: its folder can't be written to; choose another")
+
+
+def _refuse_inside(option: str, target: Path, untouched: Sequence[Path]) -> None:
+    for folder in untouched:
+        if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(folder)):
             raise InputError(
-                f"--junit {target}: lies in {folder}, where nothing is written; choose a place "
+                f"{option} {target}: lies in {folder}, where nothing is written; choose a place "
                 "outside"
             )
 

@@ -110,7 +110,7 @@ def _holds(document: Document) -> str:
     if holding:
         return f"The release holds at threat level {' and '.join(holding)}."
     if len(levels) == 1:
-        return f"Level {next(iter(levels))}, the only one that was run, is not shown to hold."
+        return f"Only level {next(iter(levels))} was run."
     return f"None of the levels that were run ({', '.join(levels)}) is shown to hold."
 
 
