@@ -185,8 +185,10 @@ def test_scores_of_classes_are_drawn_where_there_are_some(partly):
 def test_hostile_names_stay_text(partly):
     partly["release"] = "<b>x</b> & \x1b[31m\ud800 | `y` [z](http://evil)"
     partly["notes"] = ["<script>alert(1)</script>\n# heading"]
+    partly["cells"][0]["per_class"] = {"clean": {"<i>a_b:c</i>": 0.5}}
     page = page_of(partly, PICTURES)
-    assert page.named("b") == page.named("script") == []
+    assert page.named("b") == page.named("script") == page.named("i") == []
+    assert "<i>a_b:c</i>" in page.text
     assert r"<b>x</b> & \x1b[31m\ud800 |" in page.text
     text = markdown.page(readable(partly))
     assert r"\<b\>x\</b\> &amp; \\x1b[31m\\ud800 \| \`y\` [z]\(http://evil)" in text
