@@ -17,6 +17,7 @@ from medshield import __version__
 from medshield.cli_options import (
     FOLDER,
     METHOD_NAMES,
+    fail_above_option,
     fitting,
     handling_options,
     intensity_option,
@@ -308,7 +309,10 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
 @option("--image-size", type=click.IntRange(32, 2048), help="Side of the victims' input, px.")
 @option("--adv-eps", default="4/255", show_default=True, help="Radius of adversarial training.")
 @option("--adv-steps", type=click.IntRange(1), default=3, show_default=True, help="Its steps.")
-@option("-o", "--output", type=FOLDER, help="Folder of the report; the private folder if absent.")
+@option("-o", "--output", type=FOLDER, help="Folder of the reports; the private folder if absent.")
+@option("--no-pictures", is_flag=True, help="Show no images on report.html, so as to pass it on.")
+@option("--junit", type=FOLDER, metavar="FILE", help="Write the cells as JUnit XML there, too.")
+@fail_above_option
 @weights_option
 @labelling
 @running
@@ -319,15 +323,18 @@ def verify(release: Path | None, **values: Any) -> int:
     \b
     medshield verify ./dicoms-protected
     medshield verify ./dicoms-protected --threat determined --seeds 5
+    medshield verify ./dicoms-protected --junit verify.xml --fail-above 0.3
     """
     _set_up(values, values["source"])
-    from medshield import tables
+    from medshield import preview, reports, tables
     from medshield.budget import parse_epsilon
+    from medshield.compared_images import source_of
     from medshield.places import Places
-    from medshield.verify import VerifyConfig, find_release, write_report
+    from medshield.verify import VerifyConfig, find_release
     from medshield.verify import verify as run
 
     release = release or find_release(Path())
+    private = Places(release.resolve()).private
     labels = _annotation_options(values)
     config = VerifyConfig(
         release=release,
@@ -344,13 +351,22 @@ def verify(release: Path | None, **values: Any) -> int:
         device=values["device"],
         workers=values["workers"],
         weights=values["weights"],
+        fail_above=values["fail_above"],
     )
+    folder, junit = values["output"] or private / "verify", values["junit"]
+    if values["output"] or junit:
+        reports.refuse_targets(folder, junit, release, source_of(config, private))
     evidence = run(config)
-    folder = values["output"] or Places(release.resolve()).private / "verify"
-    report = write_report(evidence, folder)
+    shown = not values["no_pictures"]
+    pictures = preview.compared(source_of(config, private), release) if shown else ()
+    report = reports.write_reports(evidence.to_json(), folder, pictures)
     document = json.loads(report.read_text())
-    _print(values["as_json"], document, tables.evidence_text(evidence, report))
-    return {"protected": 0, "inconclusive": EXIT_UNKNOWN}.get(str(evidence.verdict), EXIT_FAILED)
+    if junit:
+        reports.write_junit(document, junit)
+    _print(values["as_json"], document, tables.evidence_text(evidence, folder))
+    if evidence.verdict == "inconclusive":
+        return EXIT_UNKNOWN
+    return 0 if evidence.is_good_enough else EXIT_FAILED
 
 
 @cli.command(short_help="Compare methods, eps and ways of training.")

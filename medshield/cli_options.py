@@ -6,6 +6,7 @@ over the environment, and that over the file.
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Callable
@@ -105,6 +106,20 @@ def _note_json(context: click.Context, _: click.Parameter, value: bool) -> bool:
     return value
 
 
+def _leakage_limit(_: click.Context, __: click.Parameter, limit: float | None) -> float | None:
+    """See to it that a limit of leakage is one.
+
+    Raises:
+        InputError: it is not finite, or not above 0.
+    """
+    if limit is not None and not 0 < limit < math.inf:
+        raise InputError(
+            f"--fail-above {limit:g}: expected a leakage above 0, such as 0.3; 0.15 is what "
+            "`protected` means"
+        )
+    return limit
+
+
 source_argument = click.argument("source", type=FOLDER)
 
 labelling = options(
@@ -190,6 +205,14 @@ preview_option = option(
     type=FOLDER,
     metavar="FILE.png",
     help="Draw a contact sheet of some images there; it shows clean images.",
+)
+fail_above_option = option(
+    "--fail-above",
+    type=float,
+    callback=_leakage_limit,
+    metavar="LEAKAGE",
+    help="Exit with 0 if no leakage interval goes above it, such as 0.3, and with 4 if one does; "
+    "the verdict stays what it is.",
 )
 weights_option = option(
     "--weights",

@@ -40,16 +40,8 @@ def scan_source(config: VerifyConfig, private: Path, summary: dict[str, Any]) ->
     Raises:
         InputError: there is no source, or it has no labels.
     """
-    try:
-        kept = json.loads((private / CONFIGURATION).read_text())
-    except FileNotFoundError:
-        kept = {}
-    source = config.source or (Path(kept["source"]) if kept else None)
-    if source is None:
-        raise InputError(
-            "the clean images are not known here (no private folder beside the release); "
-            "give --source SOURCE"
-        )
+    kept = _kept(private)
+    source = source_of(config, private)
     ranges = {kind: IntensityRange(**values) for kind, values in summary["intensity"].items()}
     with progress.bar("reading the source") as update:
         found = scan(
@@ -69,6 +61,31 @@ def scan_source(config: VerifyConfig, private: Path, summary: dict[str, Any]) ->
     if found.problem:
         raise InputError(found.problem)
     return found
+
+
+def source_of(config: VerifyConfig, private: Path) -> Path:
+    """The folder of the clean images: as told, or as the private folder records it.
+
+    Raises:
+        InputError: neither says.
+    """
+    kept = _kept(private)
+    source = config.source or (Path(kept["source"]) if kept else None)
+    if source is None:
+        raise InputError(
+            "the clean images are not known here (no private folder beside the release); "
+            "give --source SOURCE"
+        )
+    return source
+
+
+def _kept(private: Path) -> dict[str, Any]:
+    """The configuration that the private folder keeps; empty where there is none."""
+    try:
+        kept: dict[str, Any] = json.loads((private / CONFIGURATION).read_text())
+    except FileNotFoundError:
+        return {}
+    return kept
 
 
 def used_labels(summary: dict[str, Any]) -> bool:

@@ -166,19 +166,22 @@ class CellResult:
         """Whether one of its leakages is surely above what may be called protected."""
         return any(leakage.surely_leaks for leakage in self.leakages)
 
-    def judged(self, level: str) -> tuple[Verdict, str]:
-        """What this cell says of a threat level, and why.
+    def counting(self, level: str) -> list[Leakage]:
+        """The leakages that a threat level judges by.
 
         `basic` judges by the model's own decision and an epoch chosen on what was released; the
         levels above also by the ranking and by an epoch chosen on clean validation images.
         """
-        counting = [
+        return [
             leakage
             for leakage in self.leakages
             if level != "basic"
             or (leakage.score == self.decision and leakage.selection != CLEAN_BEST)
         ]
-        decisive = max(counting, key=lambda one: (one.verdict.severity, one.high))
+
+    def judged(self, level: str) -> tuple[Verdict, str]:
+        """What this cell says of a threat level, and why."""
+        decisive = max(self.counting(level), key=lambda one: (one.verdict.severity, one.high))
         score = decisive.score.replace("_", " ")
         if decisive.verdict is Verdict.INCONCLUSIVE:
             why = f"trained on clean images, the victim's {score} does not surely beat its floor"

@@ -27,7 +27,7 @@ from medshield.formats import DecodedImage, IntensityRange, recognise
 from medshield.formats.base import READ_ONLY, PerFrame
 from medshield.manifest import Record
 
-MOST_OF_A_SCAN, MOST_OF_A_CHECK = 24, 10
+MOST_OF_A_SCAN, MOST_OF_A_CHECK, MOST_OF_A_PAGE = 24, 10, 6
 ACROSS_OF_A_SCAN, ACROSS_OF_A_CHECK = 4, 2
 HEADINGS = ("source", "protected", "difference")
 Item = TypeVar("Item")
@@ -107,7 +107,7 @@ def of_check(result: CheckResult, source: Path, target: Path) -> Preview | None:
     """
     papers = manifest.read_papers(result.release)
     known, _ = declared(papers)
-    order = _in_order(result, papers.records)
+    order = _in_order(result.release, papers.records, {path for path, _ in result.faults})
     chosen = order[:MOST_OF_A_CHECK]
     tiles = [
         _check_tile(number, source / record.path, result.release / record.path, known)
@@ -123,9 +123,25 @@ def of_check(result: CheckResult, source: Path, target: Path) -> Preview | None:
     return _written(target, sheet, chosen)
 
 
-def _in_order(result: CheckResult, records: Sequence[Record]) -> list[Record]:
+def compared(source: Path, release: Path) -> tuple[Tile, ...]:
+    """Source, released image and difference of a few protected files, for a page to show.
+
+    Args:
+        source: the clean images.
+        release: its papers and images are read.
+    """
+    papers = manifest.read_papers(release)
+    known, _ = declared(papers)
+    chosen = _in_order(release, papers.records, set())[:MOST_OF_A_PAGE]
+    return tuple(
+        _check_tile(number, source / record.path, release / record.path, known)
+        for number, record in enumerate(chosen, 1)
+    )
+
+
+def _in_order(release: Path, records: Sequence[Record], faulty: set[str]) -> list[Record]:
     """The protected files, those with faults first, spread over formats, radii and folders."""
-    root = Path(os.path.realpath(result.release))
+    root = Path(os.path.realpath(release))
     keys: list[Callable[[Record], Any]] = [
         lambda record: str(record.format),
         lambda record: record.epsilon_stored or 0.0,
@@ -138,7 +154,6 @@ def _in_order(result: CheckResult, records: Sequence[Record]) -> list[Record]:
         if record.stays_inside and Path(os.path.realpath(root / record.path)) == root / record.path
     ]
     protected = [record for record in inside if record.status == "protected"]
-    faulty = {path for path, _ in result.faults}
     return [
         record
         for wanted in (True, False)

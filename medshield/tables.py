@@ -230,8 +230,15 @@ def preview_text(drawn: Preview | None) -> str:
     return _facts(rows)
 
 
-def evidence_text(evidence: Evidence, report: Path) -> str:
-    """What `verify` prints: the verdict first, then a table of all cells."""
+def evidence_text(evidence: Evidence, folder: Path) -> str:
+    """What `verify` prints: the verdict first, then a table of all cells.
+
+    Args:
+        evidence: what was found.
+        folder: where the reports are.
+    """
+    from medshield.reports.words import limit_text  # PyTorch, which `verify` has loaded by now
+
     facts = evidence.facts
     lines = [
         f"{facts['release']}: {str(evidence.verdict).upper()} (threat level {facts['threat']}; "
@@ -263,7 +270,9 @@ def evidence_text(evidence: Evidence, report: Path) -> str:
         f"{facts['seeds']} seeds; {facts['epochs']['standard']} epochs; {facts['seconds']:.0f} s"
     )
     lines += [f"note: {note}" for note in facts["notes"]]
-    lines.append(f"report: {report}")
+    if limit := limit_text(facts):
+        lines.append(limit)
+    lines.append(f"report: {folder / 'report.html'} (and report.md, report.json)")
     return "\n".join(lines)
 
 

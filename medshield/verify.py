@@ -6,7 +6,6 @@ written in docs/evidence.md and decided in `medshield.evidence`.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +30,6 @@ from medshield.generator import asked_backbone
 from medshield.manifest import read_release
 from medshield.places import GENERATOR, Places
 from medshield.pretrained import Weights
-from medshield.private import make_private_folder
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Task
 from medshield.text import epsilon_text
@@ -72,6 +70,8 @@ class VerifyConfig:
         workers: files read, and on a CPU victims trained, at a time.
         cache: finished trials; None for the private folder.
         weights: files of ImageNet weights, FILE or NAME=FILE; what is missing is downloaded.
+        fail_above: the highest upper end of a leakage interval that is good enough; None to go
+            by the verdict.
     """
 
     release: Path | None = None
@@ -89,6 +89,7 @@ class VerifyConfig:
     workers: int = 2
     cache: Path | None = None
     weights: tuple[Path, ...] = ()
+    fail_above: float | None = None
 
     def victim_seed(self, number: int) -> int:
         """The seed of the number-th training of each arm."""
@@ -118,6 +119,12 @@ class Evidence:
         """Of the level asked for."""
         return self.levels[self.threat]
 
+    @property
+    def is_good_enough(self) -> bool:
+        """Whether it is protected; or, where a limit was set, whether leakage keeps to that."""
+        limit = self.facts["limit"]
+        return self.verdict is Verdict.PROTECTED if limit is None else bool(limit["met"])
+
     def to_json(self) -> dict[str, Any]:
         """The whole as plain data; schema in docs/evidence.md."""
         return {
@@ -125,23 +132,36 @@ class Evidence:
             "verdict": str(self.verdict),
             "levels": {level: str(verdict) for level, verdict in self.levels.items()},
             "not_run": {level: list(names) for level, names in self.not_run.items() if names},
-            "cells": [
-                {
-                    "cell": result.cell.name,
-                    "level": result.level,
-                    "verdict": str(result.judged(self.threat)[0]),
-                    "why": result.judged(self.threat)[1],
-                    "surely_leaks": result.surely_leaks,
-                    "fitted": result.fitted,
-                    "per_class": result.per_class,
-                    "leakage": [asdict(leakage) for leakage in result.leakages],
-                    "scores": result.scores,
-                    "curves": result.curves,
-                }
-                for result in self.cells
-            ],
+            "cells": [self._cell_to_json(result) for result in self.cells],
             **self.facts,
         }
+
+    def _cell_to_json(self, result: CellResult) -> dict[str, Any]:
+        judged = {level: result.judged(level) for level in self.levels_with(result)}
+        verdict, why = judged[self.threat]
+        counting = result.counting(self.threat)
+        return {
+            "cell": result.cell.name,
+            "level": result.level,
+            "verdict": str(verdict),
+            "why": why,
+            "judged": {
+                level: {"verdict": str(verdict), "why": why}
+                for level, (verdict, why) in judged.items()
+            },
+            "surely_leaks": result.surely_leaks,
+            "fitted": result.fitted,
+            "per_class": result.per_class,
+            "leakage": [
+                {**asdict(leakage), "counts": leakage in counting} for leakage in result.leakages
+            ],
+            "scores": result.scores,
+            "curves": result.curves,
+        }
+
+    def levels_with(self, result: CellResult) -> list[str]:
+        """The levels that were run and to which a cell belongs: its own and those above."""
+        return [level for level in self.levels if result.level in levels_up_to(level)]
 
 
 def find_release(folder: Path) -> Path:
@@ -250,6 +270,7 @@ def verify(config: VerifyConfig) -> Evidence:
         "versions": versions(),
     }
     levels = _level_verdicts(results, not_run)
+    facts["limit"] = _limit(results, not_run, config)
     return Evidence(config.threat, levels, not_run, tuple(results), facts)
 
 
@@ -355,6 +376,23 @@ def _level_verdicts(
     return levels
 
 
+def _limit(
+    results: Sequence[CellResult], not_run: dict[str, tuple[str, ...]], config: VerifyConfig
+) -> dict[str, Any] | None:
+    """Whether leakage keeps to the limit that was set; `met` is None where that can't be told."""
+    if config.fail_above is None:
+        return None
+    upper = [one.high for result in results for one in result.counting(config.threat)]
+    verdicts = [result.judged(config.threat)[0] for result in results]
+    open_ends = Verdict.INCONCLUSIVE in verdicts or any(not_run.values())
+    kept = all(high <= config.fail_above for high in upper)  # an undefined one does not keep to it
+    return {
+        "leakage": config.fail_above,
+        "highest": max((high for high in upper if np.isfinite(high)), default=None),
+        "met": None if open_ends and (kept or not np.isfinite(upper).all()) else kept,
+    }
+
+
 def _use(
     task: Task,
     cell: Cell,
@@ -383,22 +421,3 @@ def _training_cost(arms: dict[str, list[Trial]]) -> dict[str, float] | None:
     """What training one victim of a cell cost in the mean."""
     found = mean_cost(trial.cost for trials in arms.values() for trial in trials)
     return found.to_json() if found else None
-
-
-def write_report(evidence: Evidence, folder: Path) -> Path:
-    """Write `report.json` (and the curves in it) to a private folder; returns its path."""
-    make_private_folder(folder)
-    path = folder / "report.json"
-    path.write_text(json.dumps(finite(evidence.to_json()), indent=1) + "\n")
-    return path
-
-
-def finite(value: Any) -> Any:
-    """The same data with null for every number that JSON has no word for."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -53,7 +53,7 @@ FLOORS = [
         "protect",
         "protect_config",
     }
-    | {"fidelity", "frontier", "leakage_table", "release_writer", "tables", "verify"},
+    | {"fidelity", "frontier", "leakage_table", "release_writer", "reports", "tables", "verify"},
     # The command line.
     {"cli", "cli_options", "__main__"},
 ]
