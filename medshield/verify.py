@@ -270,7 +270,7 @@ def verify(config: VerifyConfig) -> Evidence:
         "versions": versions(),
     }
     levels = _level_verdicts(results, not_run)
-    facts["limit"] = _limit(results, not_run, config)
+    facts["limit"] = _limit(results, levels[config.threat], config)
     return Evidence(config.threat, levels, not_run, tuple(results), facts)
 
 
@@ -377,14 +377,14 @@ def _level_verdicts(
 
 
 def _limit(
-    results: Sequence[CellResult], not_run: dict[str, tuple[str, ...]], config: VerifyConfig
+    results: Sequence[CellResult], verdict: Verdict, config: VerifyConfig
 ) -> dict[str, Any] | None:
     """Whether leakage keeps to the limit that was set; `met` is None where that can't be told."""
     if config.fail_above is None:
         return None
     upper = [one.high for result in results for one in result.counting(config.threat)]
-    verdicts = [result.judged(config.threat)[0] for result in results]
-    open_ends = Verdict.INCONCLUSIVE in verdicts or any(not_run.values())
+    verdicts = [verdict, *(result.judged(config.threat)[0] for result in results)]
+    open_ends = Verdict.INCONCLUSIVE in verdicts
     kept = all(high <= config.fail_above for high in upper)  # an undefined one does not keep to it
     return {
         "leakage": config.fail_above,
