@@ -222,23 +222,30 @@ class Job:
             digest.update(part.targets.contiguous().numpy().data)
         return self.cache / f"{digest.hexdigest()}.npz"
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier run left all that is asked for."""
+        path = self.place
+        return path.is_file() and (
+            not self.keep_model or path.with_suffix(WEIGHTS_SUFFIX).is_file()
+        )
+
     def run(self) -> Trial:
         """Train the victim, or take the result from an earlier run."""
         path = self.place
-        weights = path.with_suffix(WEIGHTS_SUFFIX)
-        if path.is_file() and (weights.is_file() or not self.keep_model):
+        if self.is_finished:
             return _load(path)
         trial, model = _train(self)
         make_private_folder(self.cache)
         if self.keep_model:
             state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-            save_file(state, weights)
+            save_file(state, path.with_suffix(WEIGHTS_SUFFIX))
         _save(trial, path)
         return trial
 
     def kept_model(self) -> nn.Module:
         """The model of a finished trial that was run with `keep_model`, on the CPU."""
-        model = _fresh_victim(replace(self, weights=None))
+        model = fresh_victim(replace(self, weights=None))
         model.load_state_dict(load_file(self.place.with_suffix(WEIGHTS_SUFFIX)))
         return model
 
@@ -299,7 +306,7 @@ def _prepared(
     return replace(recipe, countermeasures=fitted), replace(released, images=images.cpu())
 
 
-def _fresh_victim(job: Job) -> nn.Module:
+def fresh_victim(job: Job) -> nn.Module:
     """Untrained, or as it comes from ImageNet; on the CPU."""
     if job.cell.is_pretrained:
         return pretrained.build(job.cell.victim, job.task.outputs, job.weights)
@@ -326,7 +333,7 @@ def _train(job: Job) -> tuple[Trial, nn.Module]:
     cost = Cost()
     losses, validation, clean_validation, test, predictions = [], [], [], [], []
     with seeded(job.seed):
-        model = _fresh_victim(job).to(device)
+        model = fresh_victim(job).to(device)
         probe = None
         if isinstance(model, Headed) and job.cell.is_probed:
             probe = Probe(model, task, recipe)

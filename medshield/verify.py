@@ -7,7 +7,7 @@ written in docs/evidence.md and decided in `medshield.evidence`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from medshield import models, progress, trials
+from medshield import duplicates, forecast, models, progress, trials
 from medshield.arms import ARMS, CLEAN, arms_for, arms_of
 from medshield.budget import Budget
 from medshield.compared_images import check_parts, load_both, scan_source, used_labels
@@ -199,6 +199,8 @@ def verify(config: VerifyConfig) -> Evidence:
     notes = [] if used_labels(summary) else [WITHOUT_LABELS]
     split = split_by_group(clean, config.seed, notes)
     check_parts(task, clean, split)
+    twins = duplicates.across(clean, split)
+    notes += filter(None, [twins.note])
     arms = arms_of(clean, released, split, task, Fraction(summary["epsilon"]), config.seed)
     schedule = _schedule(config, len(split["train"]))
     asked = [parse_cell(text) for text in config.cells]
@@ -245,6 +247,7 @@ def verify(config: VerifyConfig) -> Evidence:
         "arms": list(ARMS),
         "examples": {part: len(rows) for part, rows in split.items()},
         "patients": {part: len(np.unique(clean.groups[rows])) for part, rows in split.items()},
+        "duplicates": {"same": twins.same, "near": twins.near},
         "notes": notes,
         "weights": {cell.victim: weights[cell].facts() for cell in weights},
         "seeds": config.seeds,
@@ -342,12 +345,28 @@ def _trained(
         )
         for cell, arm, number in order
     ]
+    _announce(of_cell, jobs, config)
     with progress.bar("training victims") as update:
         results = zip(order, trials.run_all(jobs, config.workers), strict=True)
         for done, ((cell, arm, _), trial) in enumerate(results, 1):
             kept[cell][arm].append(trial)
             update(done, len(jobs))
     return kept
+
+
+def _announce(of_cell: Iterable[Cell], jobs: Sequence[trials.Job], config: VerifyConfig) -> None:
+    """Say what will be trained, and about how long that takes."""
+    names = [cell.name for cell in of_cell]
+    finished = sum(job.is_finished for job in jobs)
+    progress.logger.info(
+        "threat level %s: %d cells: %s", config.threat, len(names), ", ".join(names)
+    )
+    progress.logger.info(
+        "%d trainings%s, about %s",
+        len(jobs),
+        f", {finished} of them finished earlier" if finished else "",
+        forecast.said(forecast.seconds(jobs, config.workers)),
+    )
 
 
 def _schedule(config: VerifyConfig, training_images: int) -> Schedule:

@@ -19,7 +19,7 @@ FLOORS = [
     {"audit", "formats"},
     # What a folder holds, and measures.
     {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"}
-    | {"cost", "pretrained", "visibility"},
+    | {"cost", "duplicates", "pretrained", "visibility"},
     # The science.
     {
         "arms",
@@ -28,6 +28,7 @@ FLOORS = [
         "countermeasures",
         "denoising",
         "evidence",
+        "forecast",
         "generator",
         "intervals",
         "methods",

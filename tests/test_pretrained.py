@@ -91,7 +91,7 @@ def job(weights_file, tmp_path):
 
 def changed(job):
     """The names of the victim's tensors that training changed."""
-    before = trials._fresh_victim(job).state_dict()
+    before = trials.fresh_victim(job).state_dict()
     job.run()
     after = job.kept_model().state_dict()
     return {name for name in before if not torch.equal(before[name], after[name])}

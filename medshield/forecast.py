@@ -1,0 +1,87 @@
+"""How long trainings will take, said before they begin."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from medshield.cost import FORWARD_ONLY
+from medshield.probing import VIEWS
+from medshield.trials import PROBE, SELF_SUPERVISED, Job, fresh_victim
+
+BATCH, ROUNDS = 16, 2
+FURTHER = {SELF_SUPERVISED: 4.0}
+"""Passes of a kind of training beyond those of its epochs, in epochs: two views, twice as many."""
+NOISE_OF_A_CLOCK = 1.3
+"""What scoring, loading and the other process add."""
+
+
+def seconds(jobs: Sequence[Job], workers: int) -> float:
+    """About how long the jobs will take that are not finished yet.
+
+    Every victim among them is timed for a moment, at its own size; countermeasures are taken to
+    cost nothing, so a level with many of them takes longer than this says.
+
+    Args:
+        jobs: of any kind.
+        workers: jobs that run at a time on a CPU.
+    """
+    open_jobs = [job for job in jobs if not job.is_finished]
+    if not open_jobs:
+        return 0.0
+    at_a_time = min(workers, len(open_jobs)) if open_jobs[0].device.type == "cpu" else 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // at_a_time))
+    try:
+        speeds: dict[tuple[str, bool], float] = {}
+        total = 0.0
+        for job in open_jobs:
+            kind = (job.cell.victim, job.cell.is_pretrained)
+            if kind not in speeds:
+                speeds[kind] = seconds_of_a_pass(job)
+            total += passes(job) * speeds[kind]
+    finally:
+        torch.set_num_threads(threads)
+    return NOISE_OF_A_CLOCK * total / at_a_time
+
+
+def passes(job: Job) -> float:
+    """Images that go forward and back through the victim, those that only go forward a third."""
+    recipe = job.schedule.recipe(job.cell)
+    parts = job.parts
+    scored = len(parts.test) + len(parts.validation)
+    if parts.clean_validation is not parts.validation:
+        scored += len(parts.clean_validation)
+    if job.cell.training == PROBE:
+        return FORWARD_ONLY * (VIEWS * len(parts.train) + scored)
+    steps = 1 + (recipe.adversarial.steps if recipe.adversarial else 0)
+    steps += int(FURTHER.get(job.cell.training, 0))
+    return recipe.epochs * (steps * len(parts.train) + FORWARD_ONLY * scored)
+
+
+def seconds_of_a_pass(job: Job) -> float:
+    """Of one image, forward and back, the fastest of a few batches after one that warms up."""
+    model = fresh_victim(job).to(job.device).train()
+    images = job.parts.train.images[:BATCH].to(job.device)
+    targets = job.parts.train.targets[:BATCH].to(job.device)
+    if len(images) < BATCH:
+        rows = torch.arange(BATCH, device=job.device) % len(images)
+        images, targets = images[rows], targets[rows]
+    taken = []
+    for _ in range(1 + ROUNDS):
+        started = time.perf_counter()
+        job.task.loss(model(images), targets).mean().backward()  # type: ignore[no-untyped-call]
+        if job.device.type == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return min(taken[1:]) / BATCH
+
+
+def said(duration: float) -> str:
+    """A duration as people say it."""
+    if duration < 90:
+        return f"{max(1, round(duration))} s"
+    minutes = duration / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
