@@ -20,6 +20,8 @@ from medshield.formats.base import READ_ONLY
 from medshield.manifest import Record
 
 SAMPLE = 64
+WORST = 5
+"""Files that are named as the worst."""
 FEWEST_PIXELS = 16
 """A side of HaarPSI's coarsest filter."""
 
@@ -46,6 +48,13 @@ def fidelity(records: Sequence[Record], found: Scan, release: Path) -> dict[str,
     if "haarpsi" in facts:
         facts["haarpsi"]["files"] = len(values["haarpsi"])
     return facts
+
+
+def worst_files(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The protected files that changed most, by SSIM and then PSNR: path and both measures."""
+    known = [one for one in records if one.status == "protected" and one.ssim is not None]
+    known.sort(key=lambda one: (one.ssim, one.psnr or 0.0, one.path))
+    return [{"path": one.path, "ssim": one.ssim, "psnr": one.psnr} for one in known[:WORST]]
 
 
 def _haarpsi_of_sample(paths: Sequence[str], found: Scan, release: Path) -> list[float]:

@@ -25,7 +25,7 @@ from medshield.dataset.examples import Examples
 from medshield.denoising import OtherKeys, unknown_method
 from medshield.errors import InputError
 from medshield.evidence import CellResult, Verdict, summarise, worst
-from medshield.fidelity import fidelity
+from medshield.fidelity import fidelity, worst_files
 from medshield.generator import asked_backbone
 from medshield.manifest import read_release
 from medshield.places import GENERATOR, Places
@@ -269,6 +269,7 @@ def verify(config: VerifyConfig) -> Evidence:
         ),
         "cost": {cell.name: _training_cost(kept[cell]) for cell in picked},
         "fidelity": fidelity(records, found, release),
+        "worst_files": worst_files(records),
         "seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
     }
@@ -358,9 +359,8 @@ def _announce(of_cell: Iterable[Cell], jobs: Sequence[trials.Job], config: Verif
     """Say what will be trained, and about how long that takes."""
     names = [cell.name for cell in of_cell]
     finished = sum(job.is_finished for job in jobs)
-    progress.logger.info(
-        "threat level %s: %d cells: %s", config.threat, len(names), ", ".join(names)
-    )
+    count = "one cell" if len(names) == 1 else f"{len(names)} cells"
+    progress.logger.info("threat level %s, %s: %s", config.threat, count, ", ".join(names))
     progress.logger.info(
         "%d trainings%s, about %s",
         len(jobs),

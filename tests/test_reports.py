@@ -94,6 +94,20 @@ def test_the_first_words_are_verdict_question_and_why(partly):
     assert places == sorted(places)
 
 
+def test_a_wide_interval_is_not_called_a_break(partly):
+    found = {**partly["cells"][1], "surely_leaks": False}
+    said = words.summary({**partly, "cells": [partly["cells"][0], found]})
+    assert said.breaks.startswith("Level basic is not shown to hold against densenet121:standard")
+    assert said.breaks.endswith("More trainings (--seeds) would narrow the interval.")
+
+
+def test_what_leaks_surely_is_named_before_what_reaches_further(partly):
+    sure = {**partly["cells"][1], "surely_leaks": True}
+    wide = {**cell("vgg11_bn:standard", 0.4), "surely_leaks": False}
+    said = words.summary({**partly, "cells": [wide, sure]})
+    assert said.breaks.startswith("Level basic is broken by densenet121:standard")
+
+
 def test_the_level_that_holds_and_the_cell_that_breaks_the_next_are_named():
     broken = cell("resnet18:standard:grey", 0.9, level="determined")
     base = cell("resnet18:standard", 0.02)
@@ -347,7 +361,9 @@ def test_a_real_page_shows_pictures_and_names_no_file(verified):
     text = (release.with_name("release.private") / "verify/report.html").read_text()
     page = Page(text)
     assert len(page.named("img")) == 18
-    assert not re.search(r"\d{3}-\d\.png", text)
+    worst = json.loads((release.with_name("release.private") / "verify/report.json").read_text())
+    named = {one["path"] for one in worst["worst_files"]}
+    assert set(re.findall(r"\d{3}-\d\.png", text)) == named, "the sheet names files"
     key = (release.with_name("release.private") / "generator" / "key").read_text().strip()
     assert key not in text
     assert "Limit: leakage at most 5: met" in page.text

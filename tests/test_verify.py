@@ -235,3 +235,26 @@ def test_segmentation_is_verified(tmp_path):
     document = json.loads(result.stdout)
     assert document["task"] == "segmentation"
     assert set(document["floor"]) == {"iou", "dice", "pixel_auroc", "predicted_foreground"}
+
+
+def test_the_files_that_changed_most_are_named(report):
+    _, document = report
+    worst = document["worst_files"]
+    assert len(worst) == 5
+    assert [one["ssim"] for one in worst] == sorted(one["ssim"] for one in worst)
+    assert worst[0]["ssim"] == document["fidelity"]["ssim"]["worst"]
+
+
+def test_the_report_tells_of_every_class_and_of_no_twins(report):
+    _, document = report
+    (cell,) = document["cells"]
+    assert set(cell["per_class"]["clean"]) == {"disc", "square"}
+    assert document["duplicates"] == {"same": 0, "near": 0}
+
+
+def test_what_will_be_trained_is_said_before_it_is(noise_release, report, tmp_path):
+    log = tmp_path / "log"
+    run("verify", noise_release, *QUICK, "-o", tmp_path / "report", "--log-file", log)
+    said = log.read_text()
+    assert "threat level basic, one cell: small_convnet:standard" in said
+    assert "9 trainings, 9 of them finished earlier, about 1 s" in said

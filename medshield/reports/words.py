@@ -80,8 +80,9 @@ def judged(cell: Document, level: str) -> tuple[str, str]:
 
 
 def _worst(cells: list[Document], level: str) -> Document | None:
-    def badness(cell: Document) -> tuple[int, float]:
-        return Verdict(judged(cell, level)[0]).severity, highest(cell) or 0.0
+    def badness(cell: Document) -> tuple[int, bool, float]:
+        severity = Verdict(judged(cell, level)[0]).severity
+        return severity, cell.get("surely_leaks", False), highest(cell) or 0.0
 
     return max(cells, key=badness, default=None)
 
@@ -123,7 +124,12 @@ def _breaks(document: Document) -> str:
     worst = _worst(cells_at(document, level), level)
     verdict, why = judged(worst, level) if worst else (Verdict.PROTECTED, "")
     if worst and verdict not in (Verdict.PROTECTED, Verdict.INCONCLUSIVE):
-        return f"Level {level} is broken by {worst['cell']}: {why}."
+        if worst.get("surely_leaks", True):
+            return f"Level {level} is broken by {worst['cell']}: {why}."
+        return (
+            f"Level {level} is not shown to hold against {worst['cell']}: {why}. More trainings "
+            "(--seeds) would narrow the interval."
+        )
     open_for = [f"{worst['cell']}: {why}"] if worst and verdict == Verdict.INCONCLUSIVE else []
     if missing := missing_at(document, level):
         few = ", ".join(name.partition(": ")[0] for name in missing[:MOST_NAMED])

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -200,6 +201,8 @@ def by(method: str, epsilon: Fraction) -> Kind:
     return lambda bench, source, seed: bench.protected(source, method, epsilon, seed)
 
 
+PROTECTING = "robust 16/255"
+"""The one kind that is meant to protect, to see that `verify` can say so."""
 KINDS: dict[str, Kind] = {
     "unperturbed copies": unperturbed,
     "random noise 8/255": by("random-noise", EIGHT),
@@ -209,42 +212,44 @@ KINDS: dict[str, Kind] = {
     "patterns on wrong labels (synthetic 8/255)": wrong_labels,
     "synthetic 1/255": by("synthetic", ONE),
     "one pixel a class, 8/255": one_pixel,
+    PROTECTING: by("robust", SIXTEEN),
 }
 
 
 def sources(data: Path, scratch: Path, limit: int) -> Iterator[Source]:
-    """PneumoniaMNIST, HAM10000 (its four largest classes) and BCCD, up to so many images."""
-    folder = scratch / "pneumoniamnist"
-    if not folder.exists():
+    """PneumoniaMNIST, HAM10000 (its four largest classes) and BCCD, so many images of each."""
+    whole = scratch / "whole"
+    if not whole.exists():
         medmnist_folder.export(
-            "pneumoniamnist", folder, root=data / "medmnist", limit=limit, file_format="png"
+            "pneumoniamnist", whole, root=data / "medmnist", limit=None, file_format="png"
         )
-    yield Source("pneumoniamnist", folder, AnnotationOptions())
-    for name, group, kept in (
-        ("ham10000-224", "lesion_id", ("nv", "bkl", "mel", "bcc")),
-        ("bccd-cells", "source_image", ()),
+    for name, folder, group, kept in (
+        ("pneumoniamnist", whole, "", ()),
+        ("ham10000-224", data / "ham10000-224", "lesion_id", ("nv", "bkl", "mel", "bcc")),
+        ("bccd-cells", data / "bccd-cells", "source_image", ()),
     ):
-        folder = scratch / name
-        if not folder.exists():
-            _subset(data / name, folder, kept, limit)
-        yield Source(name, folder, AnnotationOptions(patient_column=group))
+        target = scratch / name
+        if not target.exists():
+            _subset(folder, target, group, kept, limit)
+        yield Source(name, target, AnnotationOptions(patient_column=group or None))
 
 
-def _subset(source: Path, folder: Path, kept: tuple[str, ...], limit: int) -> None:
+def _subset(source: Path, folder: Path, group: str, kept: tuple[str, ...], limit: int) -> None:
     """So many images of some classes, or of all, as PNG files of at most 64 px a side."""
     with (source / LABELS).open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if not kept or row["label"] in kept]
-    chosen = np.random.default_rng(0).permutation(len(rows))[: 2 * limit]
+    columns = ["filename", "label", *filter(None, [group])]
+    chosen = np.random.default_rng(0).permutation(len(rows))[:limit]
     temporary = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     with (temporary / LABELS).open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
         for number in sorted(chosen):
-            name = Path(rows[number]["filename"]).with_suffix(".png").name
+            name = "-".join(Path(rows[number]["filename"]).with_suffix(".png").parts)
             with Image.open(source / rows[number]["filename"]) as image:
-                small = image.convert("RGB")
+                small = image if image.mode == "L" else image.convert("RGB")
                 small.thumbnail((64, 64))
                 small.save(temporary / name)
             writer.writerow({**rows[number], "filename": name})
@@ -258,7 +263,7 @@ def main() -> None:
     parser.add_argument("--sets", default="pneumoniamnist,ham10000-224,bccd-cells")
     parser.add_argument("--kinds", type=int, nargs="*", help="numbers of the kinds; all if absent")
     parser.add_argument("--seeds", type=int, default=2, help="releases of each kind and set")
-    parser.add_argument("--limit", type=int, default=300, help="training images, about")
+    parser.add_argument("--limit", type=int, default=400, help="images of each set")
     parser.add_argument("--cell", default="resnet18")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--workers", type=int, default=2)
@@ -281,9 +286,11 @@ def main() -> None:
                     rows.append([source.name, name, str(seed), *bench.verdict(source, made, seed)])
                     spent = time.monotonic() - started
                     sys.stderr.write(f"{' | '.join(rows[-1])} ({spent:.0f} s)\n")
-    counts = {verdict: sum(row[3] == verdict for row in rows) for verdict in {r[3] for r in rows}}
-    sys.stdout.write(table(HEADER, rows) + "\n\n")
-    sys.stdout.write(f"{len(rows)} releases: {counts}\n")
+    sys.stdout.write(table(HEADER, rows) + "\n")
+    for title, meant in (("do not protect", False), ("are meant to", True)):
+        verdicts = Counter(row[3] for row in rows if (row[1] == PROTECTING) is meant)
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+        sys.stdout.write(f"\n{verdicts.total()} releases that {title}: {counts}\n")
 
 
 if __name__ == "__main__":
