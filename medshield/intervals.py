@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +103,7 @@ class Components:
         return float(squared**0.5) if squared >= 0 else float("nan")
 
 
+@lru_cache(maxsize=64)
 def _quantile(confidence: float, count: int) -> float:
     """Student's, for a mean of so many."""
     return float(student.ppf((1 + confidence) / 2, max(1, count - 1)))
