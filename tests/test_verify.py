@@ -20,14 +20,14 @@ EPOCHS = 15
 QUICK = ["--cells", "small_convnet", "--epochs", str(EPOCHS), "--workers", "1"]
 
 
-def make_set(folder, *, patients=40, random_labels=False):
-    """Bright discs or bright squares, three images for each patient."""
+def make_set(folder, *, patients=40, each=3, random_labels=False):
+    """Bright discs or bright squares, a few images for each patient."""
     rng = np.random.default_rng(5)
     folder.mkdir()
     rows = []
     for patient in range(patients):
         label = patient % 2
-        for number in range(3):
+        for number in range(each):
             image = rng.normal(100, 10, (32, 32))
             x, y = rng.integers(8, 24, 2)
             rows_, columns = np.ogrid[:32, :32]
@@ -123,6 +123,14 @@ def test_an_unperturbed_copy_does_not_protect(source, noise_release, tmp_path):
     document = json.loads(result.stdout)
     (cell,) = document["cells"]
     assert cell["leakage"][0]["estimate"] == pytest.approx(1.0)
+
+
+def test_twenty_images_are_inconclusive(tmp_path):
+    source = make_set(tmp_path / "images", patients=20, each=1)
+    release = protect(source, tmp_path / "release", "random-noise")
+    result = run("verify", release, *QUICK)
+    assert result.return_value == 5, result.output
+    assert "does not surely beat its floor" in result.output
 
 
 def test_random_labels_are_inconclusive(tmp_path):

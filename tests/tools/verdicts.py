@@ -92,6 +92,35 @@ class Bench:
             )
         return release
 
+    def shuffled(self, source: Source, seed: int) -> Source:
+        """The same images, with labels dealt out anew."""
+        folder = self.scratch / f"{source.name}-shuffled-{seed}"
+        if not folder.exists():
+            labels = source.labels()
+            dealt = np.random.default_rng(seed).permutation(list(labels.values()))
+            shutil.copytree(source.folder, folder)
+            _relabel(folder / LABELS, dict(zip(labels, dealt, strict=True)))
+        return replace(source, name=folder.name, folder=folder)
+
+    def few(self, source: Source, seed: int) -> Source:
+        """Twenty of the images, ten of each of two classes."""
+        folder = self.scratch / f"{source.name}-few-{seed}"
+        if not folder.exists():
+            labels = source.labels()
+            order = np.random.default_rng(seed).permutation(list(labels))
+            two = sorted(set(labels.values()))[:2]
+            kept = {
+                name: label
+                for label in two
+                for name in [name for name in order if labels[name] == label][:10]
+            }
+            folder.mkdir()
+            for name in kept:
+                shutil.copyfile(source.folder / name, folder / name)
+            shutil.copyfile(source.folder / LABELS, folder / LABELS)
+            _relabel(folder / LABELS, kept)
+        return replace(source, name=folder.name, folder=folder)
+
     def copied(self, release: Path, name: str) -> Path:
         """A copy of a release and its private folder."""
         copy = self.scratch / f"{release.name}-{name}"
@@ -122,15 +151,17 @@ class Bench:
         return [str(verdict), f"{last.estimate:.2f} [{last.low:.2f}, {last.high:.2f}]", why]
 
 
-Kind = Callable[[Bench, Source, int], Path]
+Case = tuple[Source, Path]
+"""What victims are to learn from, and its release."""
+Kind = Callable[[Bench, Source, int], Case]
 
 
-def unperturbed(bench: Bench, source: Source, seed: int) -> Path:
+def unperturbed(bench: Bench, source: Source, seed: int) -> Case:
     """A release whose files are the originals."""
     return _some_original(bench, source, seed, "copies", lambda _: True)
 
 
-def half(bench: Bench, source: Source, seed: int) -> Path:
+def half(bench: Bench, source: Source, seed: int) -> Case:
     """Every second image is as it was."""
     names = sorted(source.labels())
     rng = np.random.default_rng(seed)
@@ -138,7 +169,7 @@ def half(bench: Bench, source: Source, seed: int) -> Path:
     return _some_original(bench, source, seed, "half", clean.__contains__)
 
 
-def one_class(bench: Bench, source: Source, seed: int) -> Path:
+def one_class(bench: Bench, source: Source, seed: int) -> Case:
     """Only one class was protected."""
     labels = source.labels()
     chosen = sorted(set(labels.values()))[seed % len(set(labels.values()))]
@@ -147,27 +178,18 @@ def one_class(bench: Bench, source: Source, seed: int) -> Path:
 
 def _some_original(
     bench: Bench, source: Source, seed: int, name: str, is_clean: Callable[[str], bool]
-) -> Path:
+) -> Case:
     release = bench.copied(bench.protected(source, "synthetic", EIGHT, seed), name)
     for record in read_release(release)[0]:
         if record.status == "protected" and is_clean(record.path):
             shutil.copyfile(source.folder / record.path, release / record.path)
-    return release
+    return source, release
 
 
-def wrong_labels(bench: Bench, source: Source, seed: int) -> Path:
+def wrong_labels(bench: Bench, source: Source, seed: int) -> Case:
     """Patterns of classes, given to images of any class."""
-    labels = source.labels()
-    rng = np.random.default_rng(seed)
-    shuffled = dict(zip(labels, rng.permutation(list(labels.values())), strict=True))
-    folder = bench.scratch / f"{source.name}-shuffled-{seed}"
-    if not folder.exists():
-        shutil.copytree(source.folder, folder)
-        _relabel(folder / LABELS, shuffled)
-    made = bench.protected(
-        replace(source, name=folder.name, folder=folder), "synthetic", EIGHT, seed
-    )
-    return bench.copied(made, "wrong")
+    made = bench.protected(bench.shuffled(source, seed), "synthetic", EIGHT, seed)
+    return source, bench.copied(made, "wrong")
 
 
 def _relabel(path: Path, labels: dict[str, str]) -> None:
@@ -176,10 +198,12 @@ def _relabel(path: Path, labels: dict[str, str]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows({**row, "label": labels[row["filename"]]} for row in rows)
+        writer.writerows(
+            {**row, "label": labels[row["filename"]]} for row in rows if row["filename"] in labels
+        )
 
 
-def one_pixel(bench: Bench, source: Source, seed: int) -> Path:
+def one_pixel(bench: Bench, source: Source, seed: int) -> Case:
     """The same pixel of every image of a class is 8 levels brighter or darker."""
     release = bench.copied(bench.protected(source, "random-noise", EIGHT, seed), "pixel")
     labels = source.labels()
@@ -193,16 +217,29 @@ def one_pixel(bench: Bench, source: Source, seed: int) -> Path:
         row, column = (places[labels[record.path]] * pixels.shape[:2]).astype(int)
         pixels[row, column] += np.where(pixels[row, column] > 127, -8, 8)
         Image.fromarray(pixels.astype(np.uint8)).save(release / record.path)
-    return release
+    return source, release
 
 
 def by(method: str, epsilon: Fraction) -> Kind:
     """What `protect` makes."""
-    return lambda bench, source, seed: bench.protected(source, method, epsilon, seed)
+    return lambda bench, source, seed: (source, bench.protected(source, method, epsilon, seed))
+
+
+def random_labels(bench: Bench, source: Source, seed: int) -> Case:
+    """Nothing can be learned, so nothing can be said."""
+    dealt = bench.shuffled(source, seed)
+    return dealt, bench.protected(dealt, "synthetic", EIGHT, seed)
+
+
+def twenty_images(bench: Bench, source: Source, seed: int) -> Case:
+    """Too few to say anything."""
+    few = bench.few(source, seed)
+    return few, bench.protected(few, "synthetic", EIGHT, seed)
 
 
 PROTECTING = "robust 16/255"
-"""The one kind that is meant to protect, to see that `verify` can say so."""
+HOPELESS = ("random labels", "twenty images")
+GROUPS = {PROTECTING: "are meant to protect", **dict.fromkeys(HOPELESS, "can't be told from")}
 KINDS: dict[str, Kind] = {
     "unperturbed copies": unperturbed,
     "random noise 8/255": by("random-noise", EIGHT),
@@ -213,6 +250,8 @@ KINDS: dict[str, Kind] = {
     "synthetic 1/255": by("synthetic", ONE),
     "one pixel a class, 8/255": one_pixel,
     PROTECTING: by("robust", SIXTEEN),
+    "random labels": random_labels,
+    "twenty images": twenty_images,
 }
 
 
@@ -282,15 +321,16 @@ def main() -> None:
                     continue
                 for seed in range(options.seeds):
                     started = time.monotonic()
-                    made = kind(bench, source, seed)
-                    rows.append([source.name, name, str(seed), *bench.verdict(source, made, seed)])
+                    learned, release = kind(bench, source, seed)
+                    found = bench.verdict(learned, release, seed)
+                    rows.append([source.name, name, str(seed), *found])
                     spent = time.monotonic() - started
                     sys.stderr.write(f"{' | '.join(rows[-1])} ({spent:.0f} s)\n")
     sys.stdout.write(table(HEADER, rows) + "\n")
-    for title, meant in (("do not protect", False), ("are meant to", True)):
-        verdicts = Counter(row[3] for row in rows if (row[1] == PROTECTING) is meant)
+    for group in ("do not protect", *dict.fromkeys(GROUPS.values())):
+        verdicts = Counter(row[3] for row in rows if GROUPS.get(row[1], "do not protect") == group)
         counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
-        sys.stdout.write(f"\n{verdicts.total()} releases that {title}: {counts}\n")
+        sys.stdout.write(f"\n{verdicts.total()} releases that {group}: {counts}\n")
 
 
 if __name__ == "__main__":
