@@ -304,7 +304,9 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
 )
 @option("--cells", help="Run only these: victim[:training[:countermeasure]], comma-separated.")
 @option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per arm.")
-@option("--seed", type=int, default=0, show_default=True, help="Of split, victims and drawn patients.")
+@option(
+    "--seed", type=int, default=0, show_default=True, help="Of split, victims and drawn patients."
+)
 @option("--epochs", type=click.IntRange(1), help="Of each victim.")
 @option("--image-size", type=click.IntRange(32, 2048), help="Side of the victims' input, px.")
 @option("--adv-eps", default="4/255", show_default=True, help="Radius of adversarial training.")

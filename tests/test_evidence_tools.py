@@ -1,0 +1,106 @@
+"""The commands behind docs/evidence.md: what they simulate, and the releases that they make."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medshield.dataset.annotation_options import AnnotationOptions
+from medshield.sample import Sample
+from tests.test_verify import make_set
+from tests.tools import coverage, verdicts
+from tests.tools.coverage import Scene
+
+
+@pytest.mark.parametrize("spread", coverage.SPREADS)
+def test_the_true_leakage_is_what_many_patients_and_trainings_show(spread, monkeypatch):
+    monkeypatch.setattr("medshield.sample.BOOTSTRAP_DRAWS", 2)
+    scene = Scene(patients=4000, images=1, trainings=100, spread=spread, leakage=0.4)
+    sample = scene.draw(np.random.default_rng(0))
+    for score in coverage.FLOOR:
+        found = sample.leakage(score, "protected", "clean", 0.5).estimate
+        assert found == pytest.approx(scene.true(score), abs=0.08)
+
+
+def test_a_row_of_the_simulation(monkeypatch):
+    monkeypatch.setattr("medshield.sample.BOOTSTRAP_DRAWS", 200)  # set anew by the simulation
+    by_score = coverage.rows((Scene(60, 1, 3, "alike", 0.0), 20, 20, 0))
+    assert [row[4] for row in by_score] == ["balanced accuracy", "auroc"]
+    assert all(len(row) == len(coverage.HEADER) for row in by_score)
+    assert all(0 <= float(row[6].rstrip(" %")) <= 100 for row in by_score)
+
+
+def test_patients_of_a_scene_have_as_many_images_each(monkeypatch):
+    monkeypatch.setattr("medshield.sample.BOOTSTRAP_DRAWS", 2)
+    sample = Scene(10, 3, 4, "unlike", 0.4).draw(np.random.default_rng(0))
+    assert isinstance(sample, Sample)
+    assert sample.patients == 10
+    assert sample.scores.shape == (4, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = make_set(tmp_path_factory.mktemp("verdicts") / "images", patients=24, each=1)
+    return verdicts.Source("made", folder, AnnotationOptions())
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return verdicts.Bench(tmp_path_factory.mktemp("scratch"), "small_convnet", 1, 1)
+
+
+def changed(source, release):
+    """Which images are not as they were, and by how much at most."""
+    found = {}
+    for name in source.labels():
+        before, after = (
+            np.array(Image.open(folder / name)).astype(int) for folder in (source.folder, release)
+        )
+        if (before != after).any():
+            found[name] = (abs(after - before).max(), (after != before).sum())
+    return found
+
+
+def test_copies_are_unperturbed(bench, source):
+    _, release = verdicts.unperturbed(bench, source, 0)
+    assert changed(source, release) == {}
+
+
+def test_half_of_the_images_are_protected(bench, source):
+    _, release = verdicts.half(bench, source, 0)
+    assert len(changed(source, release)) == 12
+
+
+def test_one_class_is_protected(bench, source):
+    _, release = verdicts.one_class(bench, source, 1)
+    labels = source.labels()
+    moved = changed(source, release)
+    assert set(moved) == {name for name, label in labels.items() if label == "square"}
+
+
+def test_one_pixel_of_each_image_is_moved_and_the_same_within_a_class(bench, source):
+    _, release = verdicts.one_pixel(bench, source, 0)
+    moved = changed(source, release)
+    assert set(moved) == set(source.labels())
+    assert set(moved.values()) == {(8, 1)}
+
+
+def test_wrong_labels_are_those_of_the_patterns_alone(bench, source):
+    learned, release = verdicts.wrong_labels(bench, source, 0)
+    assert learned is source
+    dealt = bench.shuffled(source, 0).labels()
+    assert sorted(dealt.values()) == sorted(source.labels().values())
+    assert dealt != source.labels()
+    assert set(changed(source, release)) == set(source.labels())
+
+
+def test_twenty_images_are_ten_of_each_class(bench, source):
+    few = bench.few(source, 0)
+    labels = few.labels()
+    assert len(labels) == 20 == len(list(few.folder.glob("*.png")))
+    assert sorted(labels.values()) == ["disc"] * 10 + ["square"] * 10
+    assert labels.items() <= source.labels().items()
+
+
+def test_every_kind_belongs_to_one_group():
+    assert set(verdicts.GROUPS) <= set(verdicts.KINDS)
+    assert len(verdicts.KINDS) - len(verdicts.GROUPS) == 8
