@@ -14,8 +14,8 @@ from medshield.trials import PROBE, SELF_SUPERVISED, Job, fresh_victim
 BATCH, ROUNDS = 16, 2
 FURTHER = {SELF_SUPERVISED: 4.0}
 """Passes of a kind of training beyond those of its epochs, in epochs: two views, twice as many."""
-NOISE_OF_A_CLOCK = 1.3
-"""What scoring, loading and the other process add."""
+OVERHEAD = 1.3
+"""What optimiser, augmentation and the other process add to the passes."""
 
 
 def seconds(jobs: Sequence[Job], workers: int) -> float:
@@ -44,7 +44,7 @@ def seconds(jobs: Sequence[Job], workers: int) -> float:
             total += passes(job) * speeds[kind]
     finally:
         torch.set_num_threads(threads)
-    return NOISE_OF_A_CLOCK * total / at_a_time
+    return OVERHEAD * total / at_a_time
 
 
 def passes(job: Job) -> float:

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -208,9 +209,9 @@ class Job:
     keep_model: bool = False
     weights: Weights | None = None
 
-    @property
+    @cached_property
     def place(self) -> Path:
-        """The file of the finished trial, named by all that it depends on."""
+        """The file of the finished trial, named by all that it depends on; all data are read."""
         digest = hashlib.blake2b(digest_size=16)
         words = [TRIAL_VERSION, torch.__version__, self.task.name, str(self.task.classes)]
         words += [str(self.seed), self.cell.name, str(self.schedule.recipe(self.cell))]
@@ -225,10 +226,8 @@ class Job:
     @property
     def is_finished(self) -> bool:
         """Whether an earlier run left all that is asked for."""
-        path = self.place
-        return path.is_file() and (
-            not self.keep_model or path.with_suffix(WEIGHTS_SUFFIX).is_file()
-        )
+        kept = self.place.with_suffix(WEIGHTS_SUFFIX)
+        return self.place.is_file() and (kept.is_file() or not self.keep_model)
 
     def run(self) -> Trial:
         """Train the victim, or take the result from an earlier run."""
