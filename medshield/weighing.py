@@ -88,7 +88,7 @@ class Weighing:
         found = {name: summarise([row[name] for row in rows]) for name in rows[0]}
         for name in sample.names:
             low, high = sample.interval(arm, name, CONFIDENCE)
-            found[name] |= {"low": low, "high": high}
+            found[name] |= {"low": max(0.0, low), "high": min(1.0, high)}
         return found
 
     def _per_class(self, trials: Sequence[Trial]) -> dict[str, float]:

@@ -92,6 +92,16 @@ def test_the_report_has_every_arm_and_every_curve(report):
     assert document["floor"]["balanced_accuracy"] == 0.5
 
 
+def test_every_arm_s_score_has_an_interval_within_what_is_possible(report):
+    _, document = report
+    (cell,) = document["cells"]
+    for selections in cell["scores"].values():
+        for scores in selections.values():
+            for name in ("balanced_accuracy", "auroc"):
+                found = scores[name]
+                assert 0 <= found["low"] <= found["mean"] <= found["high"] <= 1
+
+
 def test_the_report_names_what_was_not_run(report):
     _, document = report
     assert document["not_run"] == {

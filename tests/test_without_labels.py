@@ -232,7 +232,8 @@ def test_verify_takes_labels_that_are_given_or_found(tmp_path, given, monkeypatc
     labels = with_table(tmp_path / "elsewhere" if given else source, rows) / "labels.csv"
     seen = []
 
-    def train(task, _cells, arms, *_):
+    def train(task, of_cell, *_):
+        arms = next(iter(of_cell.values()))
         seen.append((task.classes, arms["protected"].train.targets))
         raise KeyboardInterrupt
 
