@@ -366,7 +366,7 @@ def verify(release: Path | None, **values: Any) -> int:
     if junit:
         reports.write_junit(document, junit)
     _print(values["as_json"], document, tables.evidence_text(evidence, folder))
-    if evidence.verdict == "inconclusive":
+    if evidence.is_good_enough is None:
         return EXIT_UNKNOWN
     return 0 if evidence.is_good_enough else EXIT_FAILED
 

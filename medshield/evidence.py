@@ -161,11 +161,6 @@ class CellResult:
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     seeds: int = FEWEST_SEEDS
 
-    @property
-    def surely_leaks(self) -> bool:
-        """Whether one of its leakages is surely above what may be called protected."""
-        return any(leakage.surely_leaks for leakage in self.leakages)
-
     def counting(self, level: str) -> list[Leakage]:
         """The leakages that a threat level judges by.
 
@@ -179,9 +174,17 @@ class CellResult:
             or (leakage.score == self.decision and leakage.selection != CLEAN_BEST)
         ]
 
+    def decisive(self, level: str) -> Leakage:
+        """The leakage that decides on this cell at a threat level."""
+        return max(self.counting(level), key=lambda one: (one.verdict.severity, one.high))
+
+    def surely_leaks(self, level: str) -> bool:
+        """Whether a leakage that counts is surely above what may be called protected."""
+        return any(leakage.surely_leaks for leakage in self.counting(level))
+
     def judged(self, level: str) -> tuple[Verdict, str]:
         """What this cell says of a threat level, and why."""
-        decisive = max(self.counting(level), key=lambda one: (one.verdict.severity, one.high))
+        decisive = self.decisive(level)
         score = decisive.score.replace("_", " ")
         if decisive.verdict is Verdict.INCONCLUSIVE:
             why = f"trained on clean images, the victim's {score} does not surely beat its floor"

@@ -120,10 +120,16 @@ class Evidence:
         return self.levels[self.threat]
 
     @property
-    def is_good_enough(self) -> bool:
-        """Whether it is protected; or, where a limit was set, whether leakage keeps to that."""
+    def is_good_enough(self) -> bool | None:
+        """Whether it is protected; or, where a limit was set, whether leakage keeps to that.
+
+        None where that can't be told.
+        """
+        if self.verdict is Verdict.INCONCLUSIVE:
+            return None
         limit = self.facts["limit"]
-        return self.verdict is Verdict.PROTECTED if limit is None else bool(limit["met"])
+        met: bool | None = self.verdict is Verdict.PROTECTED if limit is None else limit["met"]
+        return met
 
     def to_json(self) -> dict[str, Any]:
         """The whole as plain data; schema in docs/evidence.md."""
@@ -137,23 +143,18 @@ class Evidence:
         }
 
     def _cell_to_json(self, result: CellResult) -> dict[str, Any]:
-        judged = {level: result.judged(level) for level in self.levels_with(result)}
-        verdict, why = judged[self.threat]
-        counting = result.counting(self.threat)
+        judged = {level: _judgement(result, level) for level in self.levels_with(result)}
+        counting, decisive = result.counting(self.threat), result.decisive(self.threat)
         return {
             "cell": result.cell.name,
             "level": result.level,
-            "verdict": str(verdict),
-            "why": why,
-            "judged": {
-                level: {"verdict": str(verdict), "why": why}
-                for level, (verdict, why) in judged.items()
-            },
-            "surely_leaks": result.surely_leaks,
+            **judged[self.threat],
+            "judged": judged,
             "fitted": result.fitted,
             "per_class": result.per_class,
             "leakage": [
-                {**asdict(leakage), "counts": leakage in counting} for leakage in result.leakages
+                {**asdict(one), "counts": one in counting, "decides": one is decisive}
+                for one in result.leakages
             ],
             "scores": result.scores,
             "curves": result.curves,
@@ -162,6 +163,12 @@ class Evidence:
     def levels_with(self, result: CellResult) -> list[str]:
         """The levels that were run and to which a cell belongs: its own and those above."""
         return [level for level in self.levels if result.level in levels_up_to(level)]
+
+
+def _judgement(result: CellResult, level: str) -> dict[str, Any]:
+    """What a cell says of a level, as plain data."""
+    verdict, why = result.judged(level)
+    return {"verdict": str(verdict), "why": why, "surely_leaks": result.surely_leaks(level)}
 
 
 def find_release(folder: Path) -> Path:

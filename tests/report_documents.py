@@ -9,7 +9,7 @@ SCORES = {
 ARMS = ("clean", "protected", "random noise")
 
 
-def leakage(score, selection, estimate, *, counts=True, half=0.05):
+def leakage(score, selection, estimate, *, counts=True, decides=False, half=0.05):
     undefined = estimate is None
     return {
         "score": score,
@@ -22,6 +22,7 @@ def leakage(score, selection, estimate, *, counts=True, half=0.05):
         "floor": 0.5,
         "clean_low": 0.5 if undefined else 0.85,
         "counts": counts,
+        "decides": decides,
     }
 
 
@@ -42,9 +43,16 @@ def cell(name, leaks, *, task="classification", level="basic", verdict=None, arm
         "level": level,
         "verdict": verdict,
         "why": "can't be told" if leaks is None else f"leakage of {decision} {leaks}",
+        "surely_leaks": verdict in ("partly", "not protected"),
         "fitted": None if leaks is None else 0.99,
         "leakage": [
-            leakage(score, picked, leaks, counts=score == decision and picked != SELECTIONS[2])
+            leakage(
+                score,
+                picked,
+                leaks,
+                counts=score == decision and picked != SELECTIONS[2],
+                decides=score == decision and picked == SELECTIONS[0],
+            )
             for score in measured
             for picked in SELECTIONS
         ],

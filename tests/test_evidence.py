@@ -185,6 +185,17 @@ def test_what_leaks_surely_does_so_whatever_else_was_looked_at():
     assert not replace(sure, clean_low=0.5).surely_leaks
 
 
+def test_a_level_is_broken_by_what_counts_at_it():
+    decided = Leakage("balanced_accuracy", "last epoch", 0.1, 0, 0.2, 0.9, 0.5, 0.5, 0.8, 0.0, 0.2)
+    ranked = Leakage("auroc", "last epoch", 0.9, 0.8, 1.0, 0.9, 0.8, 0.5, 0.8, 0.7, 1.1)
+    found = (decided, ranked)
+    cell = CellResult(Cell("x"), "basic", {}, found, decided.score, 0.5, 0.9, {})
+    assert cell.decisive("basic") is decided
+    assert not cell.surely_leaks("basic")
+    assert cell.decisive("determined") is ranked
+    assert cell.surely_leaks("determined")
+
+
 def test_fewer_than_three_trainings_find_a_leak_but_no_protection():
     def judged(high):
         found = Leakage("balanced_accuracy", "last epoch", 0.0, 0.0, high, 0.9, 0.6, 0.5, 0.85)

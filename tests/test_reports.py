@@ -101,6 +101,26 @@ def test_a_wide_interval_is_not_called_a_break(partly):
     assert said.breaks.endswith("More trainings (--seeds) would narrow the interval.")
 
 
+def test_a_level_is_called_broken_by_what_it_judges_alone():
+    """The ranking surely leaks, which `determined` looks at and `basic` does not."""
+    found = cell("resnet18:standard", 0.3)
+    verdict = {"verdict": "partly", "why": "leakage of balanced accuracy"}
+    found["judged"] = {
+        "basic": {**verdict, "surely_leaks": False},
+        "determined": {**verdict, "surely_leaks": True},
+    }
+    levels = {"basic": "partly", "determined": "partly"}
+    said = words.summary(document(found, threat="determined", levels=levels))
+    assert said.breaks.startswith("Level basic is not shown to hold against resnet18:standard")
+
+
+def test_an_interval_without_an_end_leaves_all(partly):
+    open_end = cell("densenet121:standard", 0.9)
+    open_end["leakage"][0]["high"] = None
+    said = words.summary(finite(document(open_end)))
+    assert said.answer.startswith("No: up to all of what the clean images teach")
+
+
 def test_what_leaks_surely_is_named_before_what_reaches_further(partly):
     sure = {**partly["cells"][1], "surely_leaks": True}
     wide = {**cell("vgg11_bn:standard", 0.4), "surely_leaks": False}
@@ -353,7 +373,9 @@ def test_a_generous_limit_is_met_whatever_the_verdict(verified):
     counting = [one["high"] for one in found["leakage"] if one["counts"]]
     assert len(counting) == 2
     assert report["limit"]["highest"] == max(counting)
-    assert found["judged"] == {"basic": {"verdict": found["verdict"], "why": found["why"]}}
+    said = ("verdict", "why", "surely_leaks")
+    assert found["judged"] == {"basic": {key: found[key] for key in said}}
+    assert [one["decides"] for one in found["leakage"]].count(True) == 1
 
 
 def test_a_real_page_shows_pictures_and_names_no_file(verified):

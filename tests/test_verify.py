@@ -14,7 +14,7 @@ from medshield.errors import InputError
 from medshield.evidence import Verdict
 from medshield.threats import cells_of, declared_cells, parse_cell
 from medshield.trials import Cell
-from medshield.verify import find_release
+from medshield.verify import Evidence, find_release
 
 EPOCHS = 15
 QUICK = ["--cells", "small_convnet", "--epochs", str(EPOCHS), "--workers", "1"]
@@ -217,6 +217,24 @@ def test_a_release_is_found_by_itself(noise_release, tmp_path):
     assert find_release(noise_release.parent) == noise_release
     with pytest.raises(InputError, match="0 releases"):
         find_release(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "limit", "good"),
+    [
+        (Verdict.PROTECTED, None, True),
+        (Verdict.PARTLY, None, False),
+        (Verdict.INCONCLUSIVE, None, None),
+        (Verdict.PARTLY, {"met": True}, True),
+        (Verdict.PROTECTED, {"met": False}, False),
+        (Verdict.PARTLY, {"met": None}, None),
+        (Verdict.INCONCLUSIVE, {"met": None}, None),
+    ],
+)
+def test_what_is_good_enough(verdict, limit, good):
+    """A limit that is kept where a cell could not tell is no answer: exit code 5, not 4."""
+    evidence = Evidence("basic", {"basic": verdict}, {}, (), {"limit": limit})
+    assert evidence.is_good_enough is good
 
 
 def test_a_level_holds_those_below_it():

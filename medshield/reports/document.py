@@ -118,14 +118,7 @@ def highest(cell: Document) -> float | None:
 
 
 def decisive(cell: Document) -> Document | None:
-    """The leakage that decides on a cell: of those that count and whose clean arm beats its floor,
-    the one that reaches highest. None for a cell that could not tell.
-    """
-    known = [
-        one
-        for one in counting(cell)
-        if one.get("high") is not None and (one.get("clean_low") or 0) > (one.get("floor") or 0)
-    ]
+    """The leakage that decides on a cell; None for a cell that could not tell."""
     if cell["verdict"] == Verdict.INCONCLUSIVE:
         return None
-    return max(known, key=lambda one: float(one["high"]), default=None)
+    return next((one for one in cell["leakage"] if one.get("decides")), None)

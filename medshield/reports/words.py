@@ -75,14 +75,20 @@ def cells_at(document: Document, level: str) -> list[Document]:
 
 def judged(cell: Document, level: str) -> tuple[str, str]:
     """What a cell says of a level, and why."""
-    found = cell.get("judged", {}).get(level, cell)
+    found = _at(cell, level)
     return found["verdict"], found["why"]
+
+
+def _at(cell: Document, level: str) -> Document:
+    """What a cell says of a level, all of it."""
+    found: Document = cell.get("judged", {}).get(level, cell)
+    return found
 
 
 def _worst(cells: list[Document], level: str) -> Document | None:
     def badness(cell: Document) -> tuple[int, bool, float]:
         severity = Verdict(judged(cell, level)[0]).severity
-        return severity, cell.get("surely_leaks", False), highest(cell) or 0.0
+        return severity, _at(cell, level).get("surely_leaks", False), highest(cell) or 0.0
 
     return max(cells, key=badness, default=None)
 
@@ -92,7 +98,7 @@ def _answer(document: Document) -> str:
     found = decisive(worst) if worst else None
     if document["verdict"] == Verdict.INCONCLUSIVE or found is None:
         return UNDECIDED
-    upper = max(0.0, found["high"])
+    upper = 1.0 if found["high"] is None else max(0.0, found["high"])
     share = "all" if upper >= 1 else f"{100 * upper:.0f} %"
     start = {
         Verdict.PROTECTED: "Yes: at most",
@@ -124,7 +130,7 @@ def _breaks(document: Document) -> str:
     worst = _worst(cells_at(document, level), level)
     verdict, why = judged(worst, level) if worst else (Verdict.PROTECTED, "")
     if worst and verdict not in (Verdict.PROTECTED, Verdict.INCONCLUSIVE):
-        if worst.get("surely_leaks", True):
+        if _at(worst, level).get("surely_leaks", False):
             return f"Level {level} is broken by {worst['cell']}: {why}."
         return (
             f"Level {level} is not shown to hold against {worst['cell']}: {why}. More trainings "
