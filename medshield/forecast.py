@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
+from medshield.contrastive import PRETRAINING
 from medshield.cost import FORWARD_ONLY
 from medshield.probing import VIEWS
-from medshield.trials import PROBE, SELF_SUPERVISED, Job, fresh_victim
+from medshield.trials import SELF_SUPERVISED, Job, fresh_victim
 
 BATCH, ROUNDS = 16, 2
-FURTHER = {SELF_SUPERVISED: 4.0}
-"""Passes of a kind of training beyond those of its epochs, in epochs: two views, twice as many."""
 OVERHEAD = 1.3
 """What optimiser, augmentation and the other process add to the passes."""
 
@@ -54,10 +53,12 @@ def passes(job: Job) -> float:
     scored = len(parts.test) + len(parts.validation)
     if parts.clean_validation is not parts.validation:
         scored += len(parts.clean_validation)
-    if job.cell.training == PROBE:
-        return FORWARD_ONLY * (VIEWS * len(parts.train) + scored)
+    if job.cell.is_probed:  # features are computed once
+        found = FORWARD_ONLY * (VIEWS * len(parts.train) + scored)
+        if job.cell.training == SELF_SUPERVISED:
+            found += 2 * PRETRAINING * recipe.epochs * len(parts.train)  # two views of each image
+        return found
     steps = 1 + (recipe.adversarial.steps if recipe.adversarial else 0)
-    steps += int(FURTHER.get(job.cell.training, 0))
     return recipe.epochs * (steps * len(parts.train) + FORWARD_ONLY * scored)
 
 

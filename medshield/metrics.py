@@ -59,13 +59,19 @@ def mean_average_precision(scores: Array, truth: Array) -> float:
     return float(np.nanmean(each)) if not np.all(np.isnan(each)) else float("nan")
 
 
-def auroc_from_counts(negatives: Array, positives: Array) -> float:
-    """AUROC from histograms over the same ascending score bins, ties within a bin count half."""
-    if not negatives.sum() or not positives.sum():
-        return float("nan")
-    below = np.cumsum(negatives) - negatives
-    wins = np.sum(positives * (below + negatives / 2))
-    return float(wins / negatives.sum() / positives.sum())
+def auroc_from_counts(negatives: Array, positives: Array) -> Array:
+    """AUROC from histograms over the same ascending score bins, ties within a bin count half.
+
+    Args:
+        negatives: (..., bins).
+        positives: the same shape.
+
+    Returns:
+        (...); NaN where there is one class only.
+    """
+    below = np.cumsum(negatives, -1) - negatives
+    wins = np.sum(positives * (below + negatives / 2), -1)
+    return _divided(wins, negatives.sum(-1) * positives.sum(-1))
 
 
 def balanced_accuracy_of_draws(decided: Array, targets: Array, weights: Array) -> Array:
@@ -101,15 +107,7 @@ def auroc_of_draws(scores: Array, positive: Array, weights: Array) -> Array:
     ordered = weights[:, order]
     positives = np.add.reduceat(ordered * (positive[order] > 0.5), starts, 1)
     negatives = np.add.reduceat(ordered * (positive[order] <= 0.5), starts, 1)
-    return auroc_of_counts(negatives, positives)
-
-
-def auroc_of_counts(negatives: Array, positives: Array) -> Array:
-    """`auroc_from_counts` of many pairs of histograms at once; both (draws, bins)."""
-    below = np.cumsum(negatives, 1) - negatives
-    wins = np.sum(positives * (below + negatives / 2), 1)
-    pairs = negatives.sum(1) * positives.sum(1)
-    return _divided(wins, pairs)
+    return auroc_from_counts(negatives, positives)
 
 
 def nanmean(values: Array) -> Array:
@@ -121,7 +119,8 @@ def nanmean(values: Array) -> Array:
 
 def _divided(over: Array, under: Array) -> Array:
     """The quotients; NaN where nothing is below the line."""
-    found: Array = np.divide(over, under, out=np.full(over.shape, np.nan), where=under > 0)
+    unknown = np.full(np.shape(over), np.nan)
+    found: Array = np.divide(over, under, out=unknown, where=under > 0)
     return found
 
 

@@ -84,10 +84,10 @@ class Sample:
             clean: the arm that it is compared with.
             floor: an arm, or what the constant predictor scores; of a ranking 0.5.
         """
-        if not isinstance(floor, str):
-            components = self.components(name, [protected, clean], floor)
-        else:
+        if isinstance(floor, str):
             components = self.components(name, [protected, clean, floor])
+        else:
+            components = self.components(name, [protected, clean], floor)
         return Ratio(components, np.array([1.0, 0, -1]), np.array([0, 1.0, -1]))
 
     def components(

@@ -253,7 +253,7 @@ class Segmentation(Task):
         return {
             "iou": float(iou),
             "dice": float(2 * iou / (1 + iou)),
-            "pixel_auroc": metrics.auroc_from_counts(background, foreground),
+            "pixel_auroc": float(metrics.auroc_from_counts(background, foreground)),
             "predicted_foreground": float((found + false) / max(predictions.sum(), 1)),
         }
 
@@ -266,7 +266,7 @@ class Segmentation(Task):
         found, false = foreground[:, positive].sum(1), background[:, positive].sum(1)
         return {
             "iou": found / np.maximum(foreground.sum(1) + false, 1),
-            "pixel_auroc": metrics.auroc_of_counts(background, foreground),
+            "pixel_auroc": metrics.auroc_from_counts(background, foreground),
         }
 
     def constant_scores(self, train_targets: Array, test_targets: Array) -> dict[str, float]:

@@ -261,9 +261,7 @@ def verify(config: VerifyConfig) -> Evidence:
         "image_size": clean.images.shape[-1],
         "epochs": {"standard": schedule.standard, "adversarial": schedule.adversarial},
         "adversary": {"epsilon": epsilon_text(config.adversary), "steps": config.adversary_steps},
-        "floor": task.constant_scores(
-            clean.targets.numpy()[split["train"]], clean.targets.numpy()[split["test"]]
-        ),
+        "floor": weighing.floor,
         "use": _use(
             task,
             picked[0],

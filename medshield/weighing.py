@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,12 +64,12 @@ class Weighing:
             seeds=len(kept[PROTECTED]),
         )
 
-    @property
+    @cached_property
     def floor(self) -> dict[str, float]:
         """What the constant predictor scores."""
         return self.task.constant_scores(self.parts.train.targets.numpy(), self.targets)
 
-    @property
+    @cached_property
     def targets(self) -> Array:
         """Of the test part."""
         return self.parts.test.targets.numpy()

@@ -25,6 +25,10 @@ def test_passes_are_counted_as_training_makes_them(tmp_path):
     assert forecast.passes(job(tmp_path)) == pytest.approx(2 * (24 + scored))
     hardened = job(tmp_path, training="adversarial")
     assert forecast.passes(hardened) == pytest.approx(2 * (4 * 24 + scored))
+    probed = (4 * 24) / 3 + scored
+    assert forecast.passes(job(tmp_path, training="probe")) == pytest.approx(probed)
+    unlabelled = job(tmp_path, training="self-supervised")
+    assert forecast.passes(unlabelled) == pytest.approx(probed + 2 * 2 * 2 * 24)
 
 
 def test_more_epochs_take_longer_and_finished_trials_nothing(tmp_path):
