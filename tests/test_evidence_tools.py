@@ -29,6 +29,24 @@ def test_a_row_of_the_simulation(monkeypatch):
     assert all(0 <= float(row[6].rstrip(" %")) <= 100 for row in by_score)
 
 
+def test_the_summary_says_what_the_rows_have_in_common():
+    def row(score, leakage, covered, above, called):
+        return ["60", "1", "3", "alike", score, leakage, covered, above, "0.20", called]
+
+    text = coverage.summary(
+        [
+            row("balanced accuracy", "0.00", "95.0 %", "1.0 %", "80.0 %"),
+            row("auroc", "0.00", "92.0 %", "0.0 %", "40.0 %"),
+            row("balanced accuracy", "0.40", "98.0 %", "2.0 %", "0.4 %"),
+        ]
+    )
+    assert "| 3 | alike | 92.0 % | 95.0 % | 98.0 % | 1.0 % | 2.0 % | 0.20 | 80 % |" in text
+    assert (
+        "3 combinations: covered 95.0 % in the mean; 1 within 93 to 97 %, 1 above, 1 below." in text
+    )
+    assert "at most 0.4 %" in text
+
+
 def test_patients_of_a_scene_have_as_many_images_each(monkeypatch):
     monkeypatch.setattr("medshield.sample.BOOTSTRAP_DRAWS", 2)
     sample = Scene(10, 3, 4, "unlike", 0.4).draw(np.random.default_rng(0))
