@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
-from medshield import __version__
+from medshield import __version__, cli_exit
+from medshield.cli_exit import EXIT_FAILED, EXIT_REFUSED, EXIT_UNKNOWN, complain
 from medshield.cli_options import (
     FOLDER,
     METHOD_NAMES,
+    annotation_options,
+    chosen,
     fail_above_option,
     fitting,
+    handling,
     handling_options,
     intensity_option,
     labelling,
@@ -32,11 +34,7 @@ from medshield.cli_options import (
     uid_option,
     weights_option,
 )
-from medshield.errors import InputError, MedshieldError
-from medshield.text import printable
-
-EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_FAILED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 1, 3, 4, 5, 130
-LOGGER = logging.getLogger("medshield")
+from medshield.errors import InputError
 
 
 def _set_up(values: dict[str, Any], source: Path | None = None) -> None:
@@ -72,30 +70,6 @@ def cli() -> None:
     """
 
 
-def _annotation_options(values: dict[str, Any]) -> Any:
-    from medshield.dataset.annotation_options import AnnotationOptions
-
-    no_labels = values["labels"] == Path("none")
-    return AnnotationOptions(
-        labels=None if no_labels else values["labels"],
-        no_labels=no_labels,
-        path_column=values["path_col"],
-        label_column=values["label_col"],
-        patient_column=values["patient_col"],
-        split_column=values["split_col"],
-        masks=values["masks"],
-        label_tag=values["label_tag"],
-        task=values["task"],
-        allow_missing=values["allow_missing"],
-    )
-
-
-def _handling(values: dict[str, Any]) -> Any:
-    from medshield.formats import Handling
-
-    return Handling(values["icons"], values["drop_signatures"])
-
-
 def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
     click.echo(json.dumps(document, indent=1) if as_json else text)
 
@@ -129,10 +103,10 @@ def scan(source: Path, **values: Any) -> int:
     with progress.bar("reading") as update:
         found = run(
             source,
-            _annotation_options(values),
+            annotation_options(values),
             intensity=values["intensity"],
             epsilon=epsilon,
-            handling=_handling(values),
+            handling=handling(values),
             workers=values["workers"],
             progress=update,
         )
@@ -143,7 +117,7 @@ def scan(source: Path, **values: Any) -> int:
         text += "\n" + tables.preview_text(drawn)
     _print(values["as_json"], document, text)
     if found.problem:
-        _complain(found.problem)
+        complain(found.problem)
         return InputError.exit_code
     return EXIT_REFUSED if found.with_action("refuse") else 0
 
@@ -162,7 +136,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         target=target,
         method=values["method"],
         epsilon=parse_epsilon(values["eps"]) if values["eps"] is not None else None,
-        annotations=_annotation_options(values),
+        annotations=annotation_options(values),
         intensity=values["intensity"],
         image_size=values["image_size"],
         seed=values["seed"],
@@ -172,7 +146,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         resume=values.get("resume", False),
         effort=values["effort"],
         surrogate_weights=values["surrogate_weights"],
-        handling=_handling(values),
+        handling=handling(values),
         uid=values.get("uid", "keep"),
         min_ssim=values.get("min_ssim"),
     )
@@ -337,7 +311,7 @@ def verify(release: Path | None, **values: Any) -> int:
 
     release = release or find_release(Path())
     private = Places(release.resolve()).private
-    labels = _annotation_options(values)
+    labels = annotation_options(values)
     config = VerifyConfig(
         release=release,
         source=values["source"],
@@ -428,7 +402,7 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
             module.BenchmarkConfig(
                 source=folder,
                 output=output / name,
-                methods=_chosen(values["methods"], METHOD_NAMES, "--methods"),
+                methods=chosen(values["methods"], METHOD_NAMES, "--methods"),
                 epsilons=tuple(parse_epsilon(text) for text in values["eps"].split(",")),
                 cells=tuple(values["cells"].split(",")),
                 seeds=values["seeds"],
@@ -437,7 +411,7 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
                 adversary_steps=values["adv_steps"],
                 min_ssim=values["min_ssim"],
                 seed=values["seed"],
-                annotations=_annotation_options(values),
+                annotations=annotation_options(values),
                 device=values["device"],
                 workers=values["workers"],
                 surrogate_weights=values["surrogate_weights"],
@@ -452,73 +426,8 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
     return 0
 
 
-def _chosen(text: str, choices: tuple[str, ...], name: str) -> tuple[str, ...]:
-    """A comma-separated list of known words."""
-    words = tuple(text.split(","))
-    for word in words:
-        if word not in choices:
-            raise InputError(f"{name}: {word!r} is none of {', '.join(choices)}")
-    return words
-
-
 def main() -> None:
     """Run the command line and exit with the contract's codes."""
     # Idle worker threads that spin slow a shared machine down tenfold; must be set before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    state = {"json": "--json" in sys.argv}
-    try:
-        code = cli.main(standalone_mode=False, prog_name="medshield", obj=state) or 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        code = InputError.exit_code
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except click.ClickException as error:
-        code = _failed(_usage(error), InputError.exit_code, state["json"])
-    except MedshieldError as error:
-        code = _failed(str(error), error.exit_code, state["json"])
-    except (KeyboardInterrupt, click.Abort):
-        code = _failed(_interruption(), EXIT_INTERRUPTED, state["json"])
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_UNEXPECTED
-    except Exception as error:
-        # Where, but not what: a library's own words may quote a header.
-        places = "".join(traceback.format_tb(error.__traceback__))
-        LOGGER.debug("unexpected %s\n%s", type(error).__name__, places)
-        message = (
-            f"unexpected {type(error).__name__}; run again with --verbose for the place, and "
-            "report it"
-        )
-        code = _failed(message, EXIT_UNEXPECTED, state["json"])
-    sys.exit(code)
-
-
-def _usage(error: click.ClickException) -> str:
-    """What click says, and where to read on."""
-    message = error.format_message().rstrip(".")
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{message}; see {context.command_path} --help" if context else message
-
-
-def _interruption() -> str:
-    """What an interrupted run leaves, and how to go on."""
-    command = next((word for word in sys.argv[1:] if word in cli.commands), "")
-    if command == "protect":
-        return "interrupted; nothing unfinished was released; run again with --resume to go on"
-    return "interrupted; nothing was written" if command in ("scan", "fit") else "interrupted"
-
-
-def _failed(message: str, code: int, as_json: bool) -> int:
-    _complain(message)
-    if as_json:
-        click.echo(json.dumps({"error": message, "exit_code": code}))
-    return code
-
-
-def _complain(message: str) -> None:
-    """One line on standard error, and in the log."""
-    click.echo(f"medshield: {printable(message)}", err=True)
-    for handler in LOGGER.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, message, (), None))
+    sys.exit(cli_exit.run(cli))

@@ -254,3 +254,42 @@ talking = options(
     option("--verbose", "-v", is_flag=True, help="More of it."),
     option("--log-file", type=FOLDER, help="Write messages there, too."),
 )
+
+
+def annotation_options(values: dict[str, Any]) -> Any:
+    """Where labels or masks are, as `labelling` was given."""
+    from medshield.dataset.annotation_options import AnnotationOptions
+
+    no_labels = values["labels"] == Path("none")
+    return AnnotationOptions(
+        labels=None if no_labels else values["labels"],
+        no_labels=no_labels,
+        path_column=values["path_col"],
+        label_column=values["label_col"],
+        patient_column=values["patient_col"],
+        split_column=values["split_col"],
+        masks=values["masks"],
+        label_tag=values["label_tag"],
+        task=values["task"],
+        allow_missing=values["allow_missing"],
+    )
+
+
+def handling(values: dict[str, Any]) -> Any:
+    """What becomes of thumbnails and signatures, as `handling_options` was given."""
+    from medshield.formats import Handling
+
+    return Handling(values["icons"], values["drop_signatures"])
+
+
+def chosen(text: str, choices: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """A comma-separated list of known words.
+
+    Raises:
+        InputError: one is unknown.
+    """
+    words = tuple(text.split(","))
+    for word in words:
+        if word not in choices:
+            raise InputError(f"{name}: {word!r} is none of {', '.join(choices)}")
+    return words

@@ -56,7 +56,7 @@ FLOORS = [
     }
     | {"fidelity", "frontier", "leakage_table", "release_writer", "reports", "tables", "verify"},
     # The command line.
-    {"cli", "cli_options", "__main__"},
+    {"cli", "cli_exit", "cli_options", "__main__"},
 ]
 
 STARTS_WITHOUT_TORCH = [

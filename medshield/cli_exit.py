@@ -1,0 +1,82 @@
+"""How the command line ends: one line that says what is wrong, and the contract's exit codes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+
+import click
+
+from medshield.errors import InputError, MedshieldError
+from medshield.text import printable
+
+EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_FAILED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 1, 3, 4, 5, 130
+LOGGER = logging.getLogger("medshield")
+
+
+def run(group: click.Group) -> int:
+    """Run what the command line asks for; returns the exit code, and never raises for bad input.
+
+    Args:
+        group: the commands.
+    """
+    state = {"json": "--json" in sys.argv}
+    try:
+        code = group.main(standalone_mode=False, prog_name="medshield", obj=state) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = InputError.exit_code
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        code = _failed(_usage(error), InputError.exit_code, state["json"])
+    except MedshieldError as error:
+        code = _failed(str(error), error.exit_code, state["json"])
+    except (KeyboardInterrupt, click.Abort):
+        code = _failed(_interruption(group), EXIT_INTERRUPTED, state["json"])
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_UNEXPECTED
+    except Exception as error:
+        # Where, but not what: a library's own words may quote a header.
+        places = "".join(traceback.format_tb(error.__traceback__))
+        LOGGER.debug("unexpected %s\n%s", type(error).__name__, places)
+        message = (
+            f"unexpected {type(error).__name__}; run again with --verbose for the place, and "
+            "report it"
+        )
+        code = _failed(message, EXIT_UNEXPECTED, state["json"])
+    return code
+
+
+def _usage(error: click.ClickException) -> str:
+    """What click says, and where to read on."""
+    message = error.format_message().rstrip(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{message}; see {context.command_path} --help" if context else message
+
+
+def _interruption(group: click.Group) -> str:
+    """What an interrupted run leaves, and how to go on."""
+    command = next((word for word in sys.argv[1:] if word in group.commands), "")
+    if command == "protect":
+        return "interrupted; nothing unfinished was released; run again with --resume to go on"
+    return "interrupted; nothing was written" if command in ("scan", "fit") else "interrupted"
+
+
+def _failed(message: str, code: int, as_json: bool) -> int:
+    complain(message)
+    if as_json:
+        click.echo(json.dumps({"error": message, "exit_code": code}))
+    return code
+
+
+def complain(message: str) -> None:
+    """One line on standard error, and in the log."""
+    click.echo(f"medshield: {printable(message)}", err=True)
+    for handler in LOGGER.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, message, (), None))
