@@ -187,8 +187,10 @@ class CellResult:
         decisive = self.decisive(level)
         score = decisive.score.replace("_", " ")
         if decisive.verdict is Verdict.INCONCLUSIVE:
-            why = f"trained on clean images, the victim's {score} does not surely beat its floor"
-            return Verdict.INCONCLUSIVE, why
+            return Verdict.INCONCLUSIVE, (
+                f"trained on clean images, the victim's {score} does not surely beat its floor; "
+                "give it more images, --epochs or --seeds"
+            )
         leaks = decisive.verdict is Verdict.NOT_PROTECTED
         if not leaks and self.seeds < FEWEST_SEEDS:
             return Verdict.INCONCLUSIVE, (

@@ -408,6 +408,15 @@ def test_a_limit_that_is_exceeded_fails_and_pictures_can_be_left_out(verified, t
     assert Page((tmp_path / "out" / "report.html").read_text()).named("img") == []
 
 
+def test_a_limit_says_how_far_leakage_reaches_where_that_is_known(partly):
+    limit = {"leakage": 0.3, "highest": None, "met": None}
+    assert (
+        words.limit_text({**partly, "limit": limit}) == "limit: leakage at most 0.3: can't be told"
+    )
+    reached = words.limit_text({**partly, "limit": {**limit, "highest": 0.5, "met": False}})
+    assert reached == "limit: leakage at most 0.3: not met (it reaches 0.50)"
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf"])
 def test_a_limit_must_be_one(verified, limit):
     run = medshield("verify", verified[0], f"--fail-above={limit}")

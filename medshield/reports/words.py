@@ -157,8 +157,8 @@ def limit_text(document: Document) -> str:
     if not limit:
         return ""
     result = {True: "met", False: "not met", None: "can't be told"}[limit["met"]]
-    reached = number(limit["highest"])
-    return f"limit: leakage at most {limit['leakage']:g}: {result} (it reaches {reached})"
+    reached = "" if limit["highest"] is None else f" (it reaches {number(limit['highest'])})"
+    return f"limit: leakage at most {limit['leakage']:g}: {result}{reached}"
 
 
 def use_text(document: Document) -> str:
