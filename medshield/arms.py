@@ -21,12 +21,18 @@ from medshield.trials import CLEAN_MIX, DENOISED, Cell, Parts
 
 CLEAN, PROTECTED, NOISE = "clean", "protected", "random noise"
 ARMS = (CLEAN, PROTECTED, NOISE)
+
 ALONE = "clean fifth alone"
 """Only where clean data are mixed in: what the trainer had without the release."""
 CLEAN_SHARE = 0.2
 FEWEST_OWN, MOST_OWN_SHARE = 200, 1 / 3
 """Clean images that a trainer with a denoiser wants at the least, and the largest share of the
 training part that they are taken from."""
+
+
+def trainings(arm: str, seeds: int) -> int:
+    """How often victims are trained on an arm: noise is no part of leakage, so once."""
+    return 1 if arm == NOISE else seeds
 
 
 def arms_of(

@@ -288,16 +288,18 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
 @option("-o", "--output", type=FOLDER, help="Folder of the reports; the private folder if absent.")
 @option("--no-pictures", is_flag=True, help="Show no images on report.html, so as to pass it on.")
 @option("--junit", type=FOLDER, metavar="FILE", help="Write the cells as JUnit XML there, too.")
+@option("--dry-run", is_flag=True, help="Say what would be trained, and how long it would take.")
 @fail_above_option
 @weights_option
 @labelling
 @running
 @talking
-def verify(release: Path | None, **values: Any) -> int:
+def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     """Train victim models on clean and protected images, print a verdict, write the evidence.
 
     \b
     medshield verify ./dicoms-protected
+    medshield verify ./dicoms-protected --threat determined --dry-run
     medshield verify ./dicoms-protected --threat determined --seeds 5
     medshield verify ./dicoms-protected --junit verify.xml --fail-above 0.3
     """
@@ -306,8 +308,9 @@ def verify(release: Path | None, **values: Any) -> int:
     from medshield.budget import parse_epsilon
     from medshield.compared_images import source_of
     from medshield.places import Places
-    from medshield.verify import VerifyConfig, find_release
+    from medshield.preparation import find_release, prepare
     from medshield.verify import verify as run
+    from medshield.verify_config import VerifyConfig
 
     release = release or find_release(Path())
     private = Places(release.resolve()).private
@@ -329,6 +332,10 @@ def verify(release: Path | None, **values: Any) -> int:
         weights=values["weights"],
         fail_above=values["fail_above"],
     )
+    if dry_run:
+        plan = prepare(config, fetch=False).plan
+        _print(values["as_json"], plan.to_json(), "\n".join(plan.lines))
+        return 0
     folder, junit = values["output"] or private / "verify", values["junit"]
     if values["output"] or junit:
         reports.refuse_targets(folder, junit, release, source_of(config, private))

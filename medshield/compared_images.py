@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,8 @@ from medshield.formats.base import READ_ONLY
 from medshield.manifest import Record
 from medshield.places import CONFIGURATION
 from medshield.tasks import Task
-
-if TYPE_CHECKING:
-    from medshield.verify import VerifyConfig
+from medshield.threats import largest_side
+from medshield.verify_config import VerifyConfig
 
 
 def scan_source(config: VerifyConfig, private: Path, summary: dict[str, Any]) -> Scan:
@@ -137,7 +136,9 @@ def load_both(
             f"{found.source}: {len(protected) - len(files)} of {len(protected)} protected files "
             "have no labelled original there; give the --source that the release was made from"
         )
-    size = examples.auto_size(files, config.image_size)
+    assert found.annotations is not None  # noqa: S101 (`scan_source` saw to it)
+    largest = largest_side(config.threat, found.annotations.task)
+    size = examples.auto_size(files, config.image_size, largest)
 
     def loaded(root: Path | None) -> Examples:
         with progress.bar("loading") as update:

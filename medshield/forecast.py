@@ -64,7 +64,7 @@ def passes(job: Job) -> float:
 
 def seconds_of_a_pass(job: Job) -> float:
     """Of one image, forward and back, the fastest of a few batches after one that warms up."""
-    model = fresh_victim(job).to(job.device).train()
+    model = fresh_victim(job).train()
     images = job.parts.train.images[:BATCH].to(job.device)
     targets = job.parts.train.targets[:BATCH].to(job.device)
     if len(images) < BATCH:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +131,7 @@ def build(name: str, outputs: int, weights: Weights | None = None) -> Pretrained
 
 
 def find_weights(
-    names: Iterable[str], given: Sequence[Path], folder: Path
+    names: Iterable[str], given: Sequence[Path], folder: Path, *, fetch: bool = True
 ) -> tuple[dict[str, Weights], dict[str, str]]:
     """Weights of backbones: from the files that were given, else from where timm has them.
 
@@ -137,9 +139,11 @@ def find_weights(
         names: keys of TIMM_NAMES.
         given: FILE or NAME=FILE, as in `--weights`.
         folder: keeps what was downloaded.
+        fetch: whether to download what is not there.
 
     Returns:
-        Weights by name, and for every other name why there are none.
+        Weights by name, and for every other name why there are none; nothing of those that were
+        not to be downloaded.
 
     Raises:
         InputError: a file that was given can't be used.
@@ -149,11 +153,15 @@ def find_weights(
     if names := sorted(names):
         found = _given_weights(given)
     for name in names:
-        if name not in found:
-            try:
-                found[name] = _published(name, folder)
-            except InputError as error:
-                lacking[name] = str(error)
+        path = _place(name, folder)
+        if name in found or not (fetch or path.is_file()):
+            continue
+        try:
+            if not path.is_file():
+                _fetch(name, path)
+            found[name] = Weights.of(path)
+        except InputError as error:
+            lacking[name] = str(error)
     return {name: found[name] for name in names if name in found}, lacking
 
 
@@ -265,23 +273,26 @@ def _published_facts(name: str) -> Any:
     return timm.get_pretrained_cfg(TIMM_NAMES[name])
 
 
-def _published(name: str, folder: Path) -> Weights:
-    """The weights that timm publishes, downloaded once.
+def _place(name: str, folder: Path) -> Path:
+    """Where the weights that timm publishes are kept."""
+    return folder / f"{TIMM_NAMES[name]}.{_published_facts(name).tag}{SAFETENSORS}"
+
+
+def _fetch(name: str, path: Path) -> None:
+    """Download the weights that timm publishes.
 
     Raises:
         InputError: they can't be had.
     """
-    path = folder / f"{TIMM_NAMES[name]}.{_published_facts(name).tag}{SAFETENSORS}"
-    if not path.is_file():
-        try:
+    try:
+        with redirect_stdout(sys.stderr):  # where the libraries' progress belongs
             state = _backbone(name, pretrained=True).state_dict()
-        except Exception as error:  # of any of the libraries that fetch
-            raise InputError(
-                f"the ImageNet weights of {name} could not be fetched ({type(error).__name__}); "
-                "give them with --weights FILE, or leave the cell out"
-            ) from error
-        make_private_folder(folder)
-        temporary = path.with_name(f"{path.name}.part")
-        save_file({key: value.contiguous() for key, value in state.items()}, temporary)
-        temporary.replace(path)
-    return Weights.of(path)
+    except Exception as error:  # of any of the libraries that fetch
+        raise InputError(
+            f"the ImageNet weights of {name} could not be fetched ({type(error).__name__}); "
+            "give them with --weights FILE, or leave the cell out"
+        ) from error
+    make_private_folder(path.parent)
+    temporary = path.with_name(f"{path.name}.part")
+    save_file({key: value.contiguous() for key, value in state.items()}, temporary)
+    temporary.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medshield import models
 from medshield.countermeasures import COUNTERMEASURES
+from medshield.dataset.examples import LARGEST_AUTO_SIZE
 from medshield.errors import InputError
 from medshield.trials import (
     CLEAN_MIX,
@@ -16,15 +17,19 @@ from medshield.trials import (
 )
 
 LEVELS = ("basic", "determined", "expert")
+QUICK_SIDE = 32
 
 VICTIMS = {
-    "classification": ("resnet18", "densenet121", "convnext_atto"),
-    "multilabel": ("resnet18", "densenet121", "convnext_atto"),
+    "classification": ("resnet18", "convnext_atto", "small_convnet"),
+    "multilabel": ("resnet18", "convnext_atto", "small_convnet"),
     "segmentation": ("unet_resnet18", "unet_mobilenet"),
 }
+"""Of `basic`, which takes minutes: unlike each other, and quick for what they learn."""
 
-FURTHER_CLASSIFIERS = ("vgg11_bn", "efficientnet_b0", "mobilenetv3_small_100", "vit_tiny")
-"""From `determined` on: a level that is run first should be quick."""
+FURTHER_CLASSIFIERS = (
+    *("densenet121", "vgg11_bn", "efficientnet_b0", "mobilenetv3_small_100", "vit_tiny"),
+)
+"""From `determined` on: they take longer, or learn less from few images."""
 PRETRAINED = (
     Cell("efficientnet_lite0", FINE_TUNED),
     Cell("efficientnet_lite0", PROBE),
@@ -32,6 +37,15 @@ PRETRAINED = (
 )
 DETERMINED_TRAININGS = ("adversarial", "adversarial-2", "adversarial-8")
 EXPERT_COUNTERMEASURES = ("class-spectra", "strong", "projection", "ueraser", "purified")
+
+
+def largest_side(level: str, task: str) -> int:
+    """The side of the victims' input at the most, px, where none is asked for.
+
+    A victim of 64 px takes four times as long as one of 32 px, which are enough for `basic`. Masks
+    need the larger one.
+    """
+    return QUICK_SIDE if level == "basic" and task != "segmentation" else LARGEST_AUTO_SIZE
 
 
 def levels_up_to(level: str) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from medshield.training import AdversarialTraining, Recipe, predict, train
 
 LAST, BEST, CLEAN_BEST = "last epoch", "best epoch on released data", "best epoch on clean data"
 SELECTIONS = (LAST, BEST, CLEAN_BEST)
-TRIAL_VERSION = "4"
+TRIAL_VERSION = "5"
 WEIGHTS_SUFFIX = ".safetensors"
 
 ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius in (2, 4, 8)}
@@ -244,13 +244,18 @@ class Job:
 
     def kept_model(self) -> nn.Module:
         """The model of a finished trial that was run with `keep_model`, on the CPU."""
-        model = fresh_victim(replace(self, weights=None))
+        model = fresh_victim(replace(self, weights=None, device=torch.device("cpu")))
         model.load_state_dict(load_file(self.place.with_suffix(WEIGHTS_SUFFIX)))
         return model
 
 
 def weights_of(
-    cells: Sequence[Cell], given: Sequence[Path], folder: Path, *, required: bool
+    cells: Sequence[Cell],
+    given: Sequence[Path],
+    folder: Path,
+    *,
+    required: bool,
+    fetch: bool = True,
 ) -> tuple[dict[Cell, Weights], dict[Cell, str]]:
     """ImageNet weights of the cells that start from them, and why the others can't be run.
 
@@ -259,12 +264,14 @@ def weights_of(
         given: files, as in `--weights`.
         folder: keeps what was downloaded.
         required: whether to raise where there are none.
+        fetch: whether to download what is not there.
 
     Raises:
         InputError: a file can't be used, or there are no weights and they are required.
     """
     wanting = [cell for cell in cells if cell.is_pretrained]
-    found, lacking = pretrained.find_weights({cell.victim for cell in wanting}, given, folder)
+    victims = {cell.victim for cell in wanting}
+    found, lacking = pretrained.find_weights(victims, given, folder, fetch=fetch)
     if required and lacking:
         raise InputError("; ".join(lacking.values()))
     return (
@@ -306,7 +313,17 @@ def _prepared(
 
 
 def fresh_victim(job: Job) -> nn.Module:
-    """Untrained, or as it comes from ImageNet; on the CPU."""
+    """Untrained, or as it comes from ImageNet; where it trains.
+
+    A CPU convolves a fifth faster where an image's channels lie side by side in memory.
+    """
+    model = _built(job)
+    if job.device.type == "cpu":
+        return model.to(memory_format=torch.channels_last)
+    return model.to(job.device)
+
+
+def _built(job: Job) -> nn.Module:
     if job.cell.is_pretrained:
         return pretrained.build(job.cell.victim, job.task.outputs, job.weights)
     build = models.build_headed if job.cell.training == SELF_SUPERVISED else models.build
@@ -332,7 +349,7 @@ def _train(job: Job) -> tuple[Trial, nn.Module]:
     cost = Cost()
     losses, validation, clean_validation, test, predictions = [], [], [], [], []
     with seeded(job.seed):
-        model = fresh_victim(job).to(device)
+        model = fresh_victim(job)
         probe = None
         if isinstance(model, Headed) and job.cell.is_probed:
             probe = Probe(model, task, recipe)

@@ -7,93 +7,28 @@ written in docs/evidence.md and decided in `medshield.evidence`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medshield import duplicates, forecast, models, progress, trials
-from medshield.arms import ARMS, CLEAN, arms_for, arms_of
-from medshield.budget import Budget
-from medshield.compared_images import check_parts, load_both, scan_source, used_labels
+from medshield import progress, trials
+from medshield.arms import ARMS, CLEAN
 from medshield.cost import mean_cost
-from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.examples import Examples
-from medshield.denoising import OtherKeys, unknown_method
-from medshield.errors import InputError
 from medshield.evidence import CellResult, Verdict, summarise, worst
 from medshield.fidelity import fidelity, worst_files
-from medshield.generator import asked_backbone
-from medshield.manifest import read_release
-from medshield.places import GENERATOR, Places
-from medshield.pretrained import Weights
-from medshield.splits import split_by_group
-from medshield.tasks import TASKS, Task
+from medshield.preparation import Jobs, prepare
 from medshield.text import epsilon_text
-from medshield.threats import declared_cells, levels_up_to, parse_cell
+from medshield.threats import levels_up_to
 from medshield.training import predict
-from medshield.trials import Cell, Parts, Schedule, Trial
+from medshield.trials import Cell, Job, Trial
+from medshield.verify_config import VerifyConfig
 from medshield.versions import versions
 from medshield.weighing import Weighing
 
 SCHEMA_VERSION = 1
-IMAGES_SEEN = 8_000
-"""Training images a victim sees in all, counting repeats, within the limits below."""
-FEWEST_EPOCHS, MOST_EPOCHS = 12, 60
-WITHOUT_LABELS = "protected without labels (--labels none); victims learned labels found since"
-FLATTERED = (
-    "the release was made against a backbone of this name (--surrogate-weights), so it is "
-    "flattered; measure with another one, too"
-)
-
-
-@dataclass(frozen=True)
-class VerifyConfig:
-    """What `verify` is asked to do.
-
-    Attributes:
-        release: its folder; None for the one release in the current folder.
-        source: the clean images; None for those that the private folder records.
-        threat: basic, determined or expert.
-        cells: run only these, as victim[:training[:countermeasure]]; empty for the level's own.
-        seeds: trainings of each arm.
-        seed: of the split, the victims and the bootstrap.
-        epochs: of every victim; None to choose by the size of the set.
-        image_size: side of the victims' input, px; None to choose.
-        adversary: radius of adversarial training.
-        adversary_steps: its gradient steps.
-        annotations: where labels are, if the private folder does not say.
-        device: auto, cpu or cuda.
-        workers: files read, and on a CPU victims trained, at a time.
-        cache: finished trials; None for the private folder.
-        weights: files of ImageNet weights, FILE or NAME=FILE; what is missing is downloaded.
-        fail_above: the highest upper end of a leakage interval that is good enough; None to go
-            by the verdict.
-    """
-
-    release: Path | None = None
-    source: Path | None = None
-    threat: str = "basic"
-    cells: tuple[str, ...] = ()
-    seeds: int = 3
-    seed: int = 0
-    epochs: int | None = None
-    image_size: int | None = None
-    adversary: Fraction = Fraction(4, 255)
-    adversary_steps: int = 3
-    annotations: AnnotationOptions | None = None
-    device: str = "auto"
-    workers: int = 2
-    cache: Path | None = None
-    weights: tuple[Path, ...] = ()
-    fail_above: float | None = None
-
-    def victim_seed(self, number: int) -> int:
-        """The seed of the number-th training of each arm."""
-        return 1000 * self.seed + number
 
 
 @dataclass(frozen=True)
@@ -171,24 +106,6 @@ def _judgement(result: CellResult, level: str) -> dict[str, Any]:
     return {"verdict": str(verdict), "why": why, "surely_leaks": result.surely_leaks(level)}
 
 
-def find_release(folder: Path) -> Path:
-    """The release in a folder: the folder itself or its one child that is one.
-
-    Raises:
-        InputError: there is none, or more than one.
-    """
-    candidates = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
-    found = [path for path in candidates if (path / "medshield-manifest.jsonl").is_file()]
-    found = [path for path in found if not path.name.endswith(".partial")]
-    if folder in found:
-        return folder
-    if len(found) != 1:
-        raise InputError(
-            f"{len(found)} releases here; name the one to verify: medshield verify RELEASE"
-        )
-    return found[0]
-
-
 def verify(config: VerifyConfig) -> Evidence:
     """Train victims on clean and protected images and weigh what they learned.
 
@@ -196,194 +113,64 @@ def verify(config: VerifyConfig) -> Evidence:
         InputError: the release or the source can't be used.
     """
     started = time.monotonic()
-    release = config.release or find_release(Path())
-    records, summary = read_release(release)
-    private = Places(release.resolve()).private
-    found = scan_source(config, private, summary)
-    assert found.annotations is not None  # noqa: S101 (`scan_source` saw to it)
-    task = TASKS[found.annotations.task](found.annotations.classes)
-    clean, released = load_both(config, release, found, records)
-    notes = [] if used_labels(summary) else [WITHOUT_LABELS]
-    split = split_by_group(clean, config.seed, notes)
-    check_parts(task, clean, split)
-    twins = duplicates.across(clean, split)
-    notes += filter(None, [twins.note])
-    arms = arms_of(clean, released, split, task, Fraction(summary["epsilon"]), config.seed)
-    schedule = _schedule(config, len(split["train"]))
-    asked = [parse_cell(text) for text in config.cells]
-    declared = declared_cells(config.threat, task.name)
-    picked = _applicable(asked or list(declared), task, clean, notes)
-    declared = {cell: declared[cell] for cell in _applicable(list(declared), task, clean, [])}
-    cache = config.cache or private / "verify" / "trials"
-    weights, lacking = trials.weights_of(picked, config.weights, cache, required=bool(asked))
-    lacking |= _without_pairs(picked, summary, required=bool(asked))
-    picked = [cell for cell in picked if cell not in lacking]
-    notes += _flattered(picked, asked_backbone(private / GENERATOR))
-    other_keys = OtherKeys(
-        method=summary["method"],
-        epsilon=Fraction(summary["epsilon"]),
-        task=task,
-        seed=config.seed,
-        device=models.pick_device(config.device),
-        cache=cache,
-    )
-    of_cell = {}
-    with progress.bar("preparing cells") as update:  # one may train a denoiser
-        for done, cell in enumerate(picked, 1):
-            of_cell[cell] = arms_for(cell, arms, config.seed, other_keys)
-            update(done, len(picked))
-    kept = _trained(task, of_cell, schedule, cache, config, weights)
-    weighing = Weighing(task, arms[CLEAN], config.seed, len(picked))
-    results = [
-        weighing.result(cell, declared.get(cell, config.threat), kept[cell]) for cell in picked
-    ]
-    not_run = {
-        level: tuple(
-            f"{cell.name}: {lacking[cell]}" if cell in lacking else cell.name
-            for cell in declared
-            if declared[cell] == level and cell not in picked
-        )
-        for level in levels_up_to(config.threat)
-    }
+    ready = prepare(config)
+    for line in ready.plan.lines:
+        progress.logger.info("%s", line)
+    jobs = ready.jobs()
+    kept = _trained(jobs, config.workers)
+    first, *_ = jobs.values()
+    task, cells, clean = ready.task, ready.cells, ready.clean
+    weighing = Weighing(task, first[CLEAN][0].parts, config.seed, len(kept))
+    results = [weighing.result(cell, cells.level_of(cell), arms) for cell, arms in kept.items()]
+    schedule = ready.schedule
     facts = {
-        "release": release.name,
-        "method": summary["method"],
-        "epsilon": summary["epsilon"],
+        "release": ready.release.name,
+        "method": ready.summary["method"],
+        "epsilon": ready.summary["epsilon"],
         "task": task.name,
         "threat": config.threat,
         "arms": list(ARMS),
-        "examples": {part: len(rows) for part, rows in split.items()},
-        "patients": {part: len(np.unique(clean.groups[rows])) for part, rows in split.items()},
-        "duplicates": {"same": twins.same, "near": twins.near},
-        "notes": notes,
-        "weights": {cell.victim: weights[cell].facts() for cell in weights},
+        "examples": {part: len(rows) for part, rows in ready.split.items()},
+        "patients": {
+            part: len(np.unique(clean.groups[rows])) for part, rows in ready.split.items()
+        },
+        "duplicates": {"same": ready.twins.same, "near": ready.twins.near},
+        "notes": ready.notes,
+        "weights": {cell.victim: found.facts() for cell, found in cells.weights.items()},
         "seeds": config.seeds,
         "image_size": clean.images.shape[-1],
         "epochs": {"standard": schedule.standard, "adversarial": schedule.adversarial},
         "adversary": {"epsilon": epsilon_text(config.adversary), "steps": config.adversary_steps},
         "floor": weighing.floor,
-        "use": _use(
-            task,
-            picked[0],
-            schedule,
-            of_cell[picked[0]][CLEAN],
-            released.rows(split["test"]),
-            cache,
-            config,
-            weights.get(picked[0]),
-        ),
-        "cost": {cell.name: _training_cost(kept[cell]) for cell in picked},
-        "fidelity": fidelity(records, found, release),
-        "worst_files": worst_files(records),
+        "use": _use(first[CLEAN], ready.released.rows(ready.split["test"])),
+        "cost": {cell.name: _training_cost(arms) for cell, arms in kept.items()},
+        "fidelity": fidelity(ready.records, ready.found, ready.release),
+        "worst_files": worst_files(ready.records),
         "seconds": round(time.monotonic() - started, 1),
         "versions": versions(),
     }
-    levels = _level_verdicts(results, not_run)
+    levels = _level_verdicts(results, cells.not_run)
     facts["limit"] = _limit(results, levels[config.threat], config)
-    return Evidence(config.threat, levels, not_run, tuple(results), facts)
+    return Evidence(config.threat, levels, cells.not_run, tuple(results), facts)
 
 
-def _applicable(cells: Sequence[Cell], task: Task, clean: Examples, notes: list[str]) -> list[Cell]:
-    """The cells that make a difference for such images; the others go to the notes.
-
-    Raises:
-        InputError: there is no such cell.
-    """
-    channels = clean.images.shape[1]
-    fitting = [cell for cell in cells if cell.applies_to(task, channels)]
-    if skipped := [cell.name for cell in cells if cell not in fitting]:
-        notes.append(f"not applicable to this data, and not run: {', '.join(skipped)}")
-    if not fitting:
-        raise InputError(f"--cells: {notes[-1]}; choose another cell")
-    return fitting
-
-
-def _without_pairs(
-    cells: Sequence[Cell], summary: dict[str, Any], *, required: bool
-) -> dict[Cell, str]:
-    """The cells that need pairs made by the release's method, and why there can be none.
-
-    Raises:
-        InputError: there can be none, and they are required.
-    """
-    wanting = [cell for cell in cells if cell.training == trials.DENOISED]
-    reason = unknown_method(summary) if wanting else None
-    if reason and required:
-        raise InputError(f"--cells: {wanting[0].name}: {reason}; leave it out")
-    return dict.fromkeys(wanting, reason) if reason else {}
-
-
-def _flattered(cells: Sequence[Cell], backbone: str | None) -> list[str]:
-    """A note on each cell whose victims start from the backbone that shaped the release."""
-    alike = [cell.name for cell in cells if cell.is_pretrained and cell.victim == backbone]
-    return [f"{name}: {FLATTERED}" for name in alike]
-
-
-def _trained(
-    task: Task,
-    of_cell: dict[Cell, dict[str, Parts]],
-    schedule: Schedule,
-    cache: Path,
-    config: VerifyConfig,
-    weights: dict[Cell, Weights],
-) -> dict[Cell, dict[str, list[Trial]]]:
-    """Every trial: cell -> arm -> one per seed."""
+def _trained(jobs: dict[Cell, Jobs], workers: int) -> dict[Cell, dict[str, list[Trial]]]:
+    """Every trial: cell -> arm -> one per training."""
     kept: dict[Cell, dict[str, list[Trial]]] = {
-        cell: {arm: [] for arm in arms} for cell, arms in of_cell.items()
+        cell: {arm: [] for arm in arms} for cell, arms in jobs.items()
     }
     order = [
-        (cell, arm, number)
-        for cell, arms in of_cell.items()
-        for arm in arms
-        for number in range(config.seeds)
+        (cell, arm, job)
+        for cell, arms in jobs.items()
+        for arm, found in arms.items()
+        for job in found
     ]
-    jobs = [
-        trials.Job(
-            task=task,
-            cell=cell,
-            schedule=schedule,
-            parts=of_cell[cell][arm],
-            seed=config.victim_seed(number),
-            device=models.pick_device(config.device),
-            cache=cache,
-            keep_model=arm == CLEAN and cell == order[0][0],
-            weights=weights.get(cell),
-        )
-        for cell, arm, number in order
-    ]
-    _announce(of_cell, jobs, config)
     with progress.bar("training victims") as update:
-        results = zip(order, trials.run_all(jobs, config.workers), strict=True)
+        results = zip(order, trials.run_all([job for *_, job in order], workers), strict=True)
         for done, ((cell, arm, _), trial) in enumerate(results, 1):
             kept[cell][arm].append(trial)
-            update(done, len(jobs))
+            update(done, len(order))
     return kept
-
-
-def _announce(of_cell: Iterable[Cell], jobs: Sequence[trials.Job], config: VerifyConfig) -> None:
-    """Say what will be trained, and about how long that takes."""
-    names = [cell.name for cell in of_cell]
-    finished = sum(job.is_finished for job in jobs)
-    count = "one cell" if len(names) == 1 else f"{len(names)} cells"
-    progress.logger.info("threat level %s, %s: %s", config.threat, count, ", ".join(names))
-    progress.logger.info(
-        "%d trainings%s, about %s",
-        len(jobs),
-        f", {finished} of them finished earlier" if finished else "",
-        forecast.said(forecast.seconds(jobs, config.workers)),
-    )
-
-
-def _schedule(config: VerifyConfig, training_images: int) -> Schedule:
-    epochs = config.epochs or min(
-        MOST_EPOCHS, max(FEWEST_EPOCHS, IMAGES_SEEN // max(1, training_images))
-    )
-    return Schedule(
-        standard=epochs,
-        adversarial=epochs,
-        adversary=Budget(config.adversary),
-        adversary_steps=config.adversary_steps,
-    )
 
 
 def _level_verdicts(
@@ -417,24 +204,13 @@ def _limit(
     }
 
 
-def _use(
-    task: Task,
-    cell: Cell,
-    schedule: Schedule,
-    parts: Parts,
-    released_test: Examples,
-    cache: Path,
-    config: VerifyConfig,
-    weights: Weights | None,
-) -> dict[str, Any]:
+def _use(clean_jobs: Sequence[Job], released_test: Examples) -> dict[str, Any]:
     """Models trained on clean images, scored on clean and on protected test images."""
+    task, cell = clean_jobs[0].task, clean_jobs[0].cell
     scores: dict[str, list[float]] = {"on_clean": [], "on_protected": []}
-    for number in range(config.seeds):
-        device = models.pick_device(config.device)
-        seed = config.victim_seed(number)
-        job = trials.Job(task, cell, schedule, parts, seed, device, cache, weights=weights)
+    for job in clean_jobs:
         model = job.kept_model()
-        for name, part in (("on_clean", parts.test), ("on_protected", released_test)):
+        for name, part in (("on_clean", job.parts.test), ("on_protected", released_test)):
             found = predict(model, task, part.images, part.targets)
             scores[name].append(task.scores(found, part.targets.numpy())[task.decision])
     means = {name: summarise(values) for name, values in scores.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medshield.arms import PROTECTED
+from medshield.arms import NOISE, PROTECTED
 from medshield.evidence import CONFIDENCE, CellResult, measured, summarise
 from medshield.sample import Sample
 from medshield.tasks import Array, Task
@@ -38,16 +38,23 @@ class Weighing:
         Args:
             cell: what was run.
             level: that declares it.
-            kept: arm -> its trials, one per seed.
+            kept: arm -> its trials; of each arm as many, but for random noise.
         """
-        samples = {name: self._sample(kept, name) for name in SELECTIONS}
+        compared = {arm: trials for arm, trials in kept.items() if arm != NOISE}
+        control = {arm: trials for arm, trials in kept.items() if arm == NOISE}
+        samples = {name: self._sample(compared, name) for name in SELECTIONS}
+        of_arm = dict.fromkeys(compared, samples)
+        if control:
+            of_arm[NOISE] = {name: self._sample(control, name) for name in SELECTIONS}
         comparisons = self.cells * len(SELECTIONS) * len(samples[LAST].names)
         return CellResult(
             cell=cell,
             level=level,
             scores={
-                arm: {name: self._scores(arm, kept[arm], name, samples[name]) for name in samples}
-                for arm in kept
+                arm: {
+                    name: self._scores(arm, trials, name, of_arm[arm][name]) for name in SELECTIONS
+                }
+                for arm, trials in kept.items()
             },
             leakages=tuple(
                 leakage

@@ -156,7 +156,7 @@ def test_what_nobody_can_imitate_is_not_run(release, change, reason, monkeypatch
     before = path.read_text()
     path.write_text(json.dumps(json.loads(before) | change))
     level = dict.fromkeys((Cell("small_convnet"), Cell("small_convnet", DENOISED)), "expert")
-    monkeypatch.setattr("medshield.verify.declared_cells", lambda *_: level)
+    monkeypatch.setattr("medshield.chosen_cells.declared_cells", lambda *_: level)
     labels = ["--labels", release.with_name("images") / "labels.csv"]
     try:
         with pytest.raises(InputError, match=reason):

@@ -167,6 +167,16 @@ def test_without_file_and_network_the_reason_says_what_to_do(tmp_path):
     assert "--weights FILE, or leave the cell out" in lacking[NAME]
 
 
+def test_what_libraries_say_of_a_download_is_no_result(tmp_path, capsys):
+    find_weights([NAME], [], tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
+    monkeypatch.setattr("medshield.pretrained._backbone", None)
+    assert find_weights([NAME], [], tmp_path, fetch=False) == ({}, {})
+
+
 def test_weights_are_downloaded_once(tmp_path, monkeypatch):
     calls = []
 
@@ -288,7 +298,7 @@ def test_a_named_cell_without_weights_ends_before_any_training(release, monkeypa
 def test_a_level_without_weights_is_incomplete(release, monkeypatch):
     declared = (Cell("small_convnet"), Cell(NAME, PROBE))
     level = dict.fromkeys(declared, "determined")
-    monkeypatch.setattr("medshield.verify.declared_cells", lambda *_: level)
+    monkeypatch.setattr("medshield.chosen_cells.declared_cells", lambda *_: level)
     result = run("verify", release, "--threat", "determined", *QUICK)
     document = json.loads(result.stdout)
     (reason,) = document["not_run"]["determined"]

@@ -232,9 +232,9 @@ def test_verify_takes_labels_that_are_given_or_found(tmp_path, given, monkeypatc
     labels = with_table(tmp_path / "elsewhere" if given else source, rows) / "labels.csv"
     seen = []
 
-    def train(task, of_cell, *_):
-        arms = next(iter(of_cell.values()))
-        seen.append((task.classes, arms["protected"].train.targets))
+    def train(jobs, workers):
+        job = next(iter(jobs.values()))["protected"][0]
+        seen.append((job.task.classes, job.parts.train.targets))
         raise KeyboardInterrupt
 
     monkeypatch.setattr("medshield.verify._trained", train)

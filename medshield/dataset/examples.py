@@ -69,13 +69,21 @@ def joined(one: Examples, other: Examples) -> Examples:
     )
 
 
-def auto_size(files: Iterable[SourceFile], wanted: int | None) -> int:
-    """The side of the grid: what was asked for, or the median side up to 64 px, in steps of 32."""
+def auto_size(
+    files: Iterable[SourceFile], wanted: int | None, largest: int = LARGEST_AUTO_SIZE
+) -> int:
+    """The side of a grid, px: what is wanted, or the files' median side, in steps of 32.
+
+    Args:
+        files: that are to fit.
+        wanted: None for the median side.
+        largest: of what is not asked for.
+    """
     if wanted is not None:
         return max(SIZE_STEP, round(wanted / SIZE_STEP) * SIZE_STEP)
     sides = [max(file.shape[1:3]) for file in files]
     steps = round(float(np.median(sides)) / SIZE_STEP) if sides else 1
-    return min(LARGEST_AUTO_SIZE, max(1, steps) * SIZE_STEP)
+    return min(largest, max(1, steps) * SIZE_STEP)
 
 
 def frame_names(file: SourceFile) -> list[str]:

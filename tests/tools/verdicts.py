@@ -29,7 +29,8 @@ from medshield.manifest import read_release
 from medshield.private import make_private_folder
 from medshield.protect import protect
 from medshield.protect_config import ProtectConfig
-from medshield.verify import VerifyConfig, verify
+from medshield.verify import verify
+from medshield.verify_config import VerifyConfig
 from tests.tools.tables import table
 
 EIGHT, SIXTEEN, ONE = (Fraction(n, 255) for n in (8, 16, 1))

@@ -10,11 +10,11 @@ from medshield.arms import CLEAN
 from medshield.budget import Budget, parse_epsilon
 from medshield.evidence import CONFIDENCE, Leakage, measured, summarise
 from medshield.intervals import Ratio
+from medshield.preparation import FEWEST_EPOCHS, IMAGES_SEEN, MOST_EPOCHS
 from medshield.sample import Sample
 from medshield.tasks import Task
 from medshield.threats import VICTIMS
 from medshield.trials import CLEAN_BEST, LAST, Cell, Job, Parts, Schedule, Trial
-from medshield.verify import FEWEST_EPOCHS, IMAGES_SEEN, MOST_EPOCHS
 from tests.tools.protection.study import Options, Study
 
 SELECTIONS = (LAST, CLEAN_BEST)
