@@ -12,9 +12,11 @@ from medshield.cost import FORWARD_ONLY
 from medshield.probing import VIEWS
 from medshield.trials import SELF_SUPERVISED, Job, fresh_victim
 
-BATCH, ROUNDS = 16, 2
-OVERHEAD = 1.3
-"""What optimiser, augmentation and the other process add to the passes."""
+FIRST_BATCH, ROUNDS = 16, 2
+LONG = 0.5
+"""Seconds; where the first batch takes longer, no larger one is tried."""
+OVERHEAD = 1.1
+"""What optimiser and augmentation add to the passes."""
 
 
 def seconds(jobs: Sequence[Job], workers: int) -> float:
@@ -63,21 +65,22 @@ def passes(job: Job) -> float:
 
 
 def seconds_of_a_pass(job: Job) -> float:
-    """Of one image, forward and back, the fastest of a few batches after one that warms up."""
-    model = fresh_victim(job).train()
-    images = job.parts.train.images[:BATCH].to(job.device)
-    targets = job.parts.train.targets[:BATCH].to(job.device)
-    if len(images) < BATCH:
-        rows = torch.arange(BATCH, device=job.device) % len(images)
-        images, targets = images[rows], targets[rows]
-    taken = []
-    for _ in range(1 + ROUNDS):
+    """Of one image, forward and back: the fastest of a few batches after one that warms up."""
+    model, part = fresh_victim(job).train(), job.parts.train
+
+    def timed(size: int) -> float:
+        rows = torch.arange(size) % len(part)
+        images, targets = part.images[rows].to(job.device), part.targets[rows].to(job.device)
         started = time.perf_counter()
         job.task.loss(model(images), targets).mean().backward()  # type: ignore[no-untyped-call]
         if job.device.type == "cuda":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return min(taken[1:]) / BATCH
+        return time.perf_counter() - started
+
+    size = FIRST_BATCH
+    if timed(size) < LONG:
+        size = job.schedule.recipe(job.cell).batch_of(len(part))
+    return min(timed(size) for _ in range(ROUNDS)) / size
 
 
 def said(duration: float) -> str:

@@ -76,6 +76,10 @@ class Recipe:
     colour_jitter: bool = False
     countermeasures: tuple[Countermeasure, ...] = ()
 
+    def batch_of(self, count: int) -> int:
+        """Images a step, of a training part of so many."""
+        return min(self.batch_size, max(SMALLEST_BATCH, count // STEPS_AN_EPOCH))
+
     def copies(self, epoch: int) -> int:
         """How many copies of each batch are drawn in an epoch, counted from 0."""
         early = epoch < EARLY * self.epochs
@@ -110,7 +114,7 @@ def train(
         augment: makes what the model takes, and its targets, of each batch; None for the recipe's.
     """
     augment = augment or recipe.augmented
-    batch_size = min(recipe.batch_size, max(SMALLEST_BATCH, len(images) // STEPS_AN_EPOCH))
+    batch_size = recipe.batch_of(len(images))
     steps = max(1, len(images) // batch_size)
     optimiser = torch.optim.AdamW(
         model.parameters(),
