@@ -5,8 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure():
+    """Where there is a process per core, each has one thread."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
 
 
 def pytest_collection_modifyitems(items):
