@@ -50,6 +50,11 @@ class ChosenCells:
         return self.declared.get(cell, self.threat)
 
     @property
+    def of_use(self) -> Cell:
+        """The cell whose clean models are tried on released images, as these are."""
+        return next((cell for cell in self.run if cell.training != DENOISED), self.run[0])
+
+    @property
     def not_run(self) -> dict[str, tuple[str, ...]]:
         """What each level declares and was not run, with the reason where there is one."""
         return {

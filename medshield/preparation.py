@@ -177,7 +177,7 @@ class Preparation:
         return arms_for(cell, self.arms, self.config.seed, other_keys)
 
     def _jobs(self, cell: Cell, arms: dict[str, Parts]) -> Jobs:
-        """The trainings of a cell; the first cell's clean models are kept."""
+        """The trainings of a cell; clean models are kept where they are used once more."""
         return {
             arm: [
                 Job(
@@ -188,7 +188,7 @@ class Preparation:
                     seed=self.config.victim_seed(number),
                     device=models.pick_device(self.config.device),
                     cache=self.cache,
-                    keep_model=arm == CLEAN and cell == self.cells.run[0],
+                    keep_model=arm == CLEAN and cell == self.cells.of_use,
                     weights=self.cells.weights.get(cell),
                 )
                 for number in range(trainings(arm, self.config.seeds))

@@ -121,15 +121,25 @@ class Sample:
 
     def interval(self, arm: str, name: str, confidence: float) -> tuple[float, float]:
         """Of the mean score of an arm."""
-        of = (self.arms.index(arm), self.names.index(name))
-        components = Components.of(
-            self.scores[:, of[0], of[1], None],
-            self.drawn[:, :, of[0], of[1], None],
-            self.patients,
-            self.grain,
-        )
-        margin = components.margin(np.ones(1), confidence)
-        return float(components.means[0] - margin), float(components.means[0] + margin)
+        _, low, high = self._weighted({arm: 1.0}, name, confidence)
+        return low, high
+
+    def difference(
+        self, arm: str, other: str, name: str, confidence: float
+    ) -> tuple[float, float, float]:
+        """The mean score of an arm less that of another, and the ends of its interval."""
+        return self._weighted({arm: 1.0, other: -1.0}, name, confidence)
+
+    def _weighted(
+        self, weights: Mapping[str, float], name: str, confidence: float
+    ) -> tuple[float, float, float]:
+        """A weighted sum of arms' mean scores, and the ends of its interval."""
+        columns, score = [self.arms.index(arm) for arm in weights], self.names.index(name)
+        scores, drawn = self.scores[:, columns, score], self.drawn[:, :, columns, score]
+        components = Components.of(scores, drawn, self.patients, self.grain)
+        each = np.array(list(weights.values()))
+        value, margin = float(each @ components.means), components.margin(each, confidence)
+        return value, value - margin, value + margin
 
 
 def _sign(values: NDArray[np.float64]) -> NDArray[np.float64]:

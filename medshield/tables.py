@@ -237,7 +237,10 @@ def evidence_text(evidence: Evidence, folder: Path) -> str:
         evidence: what was found.
         folder: where the reports are.
     """
-    from medshield.reports.words import limit_text  # PyTorch, which `verify` has loaded by now
+    from medshield.reports.words import (
+        drop_text,
+        limit_text,
+    )  # PyTorch, which `verify` has loaded by now
 
     facts = evidence.facts
     lines = [
@@ -260,6 +263,7 @@ def evidence_text(evidence: Evidence, folder: Path) -> str:
     lines.append(
         f"use kept: a model trained on clean images scores {_value(use['on_clean'])} on clean and "
         f"{_value(use['on_protected'])} on protected images ({use['score'].replace('_', ' ')})"
+        f"{drop_text(use)}"
     )
     for name, values in facts["fidelity"].items():
         shown = MEASURES.get(name, name.upper())

@@ -17,9 +17,10 @@ from medshield import progress, trials
 from medshield.arms import ARMS, CLEAN
 from medshield.cost import mean_cost
 from medshield.dataset.examples import Examples
-from medshield.evidence import CellResult, Verdict, summarise, worst
+from medshield.evidence import CONFIDENCE, CellResult, Verdict, summarise, worst
 from medshield.fidelity import fidelity, worst_files
 from medshield.preparation import Jobs, prepare
+from medshield.sample import Sample
 from medshield.text import epsilon_text
 from medshield.threats import levels_up_to
 from medshield.training import predict
@@ -142,7 +143,7 @@ def verify(config: VerifyConfig) -> Evidence:
         "epochs": {"standard": schedule.standard, "adversarial": schedule.adversarial},
         "adversary": {"epsilon": epsilon_text(config.adversary), "steps": config.adversary_steps},
         "floor": weighing.floor,
-        "use": _use(first[CLEAN], ready.released.rows(ready.split["test"])),
+        "use": _use(jobs[cells.of_use][CLEAN], ready.released.rows(ready.split["test"])),
         "cost": {cell.name: _training_cost(arms) for cell, arms in kept.items()},
         "fidelity": fidelity(ready.records, ready.found, ready.release),
         "worst_files": worst_files(ready.records),
@@ -206,15 +207,26 @@ def _limit(
 
 def _use(clean_jobs: Sequence[Job], released_test: Examples) -> dict[str, Any]:
     """Models trained on clean images, scored on clean and on protected test images."""
-    task, cell = clean_jobs[0].task, clean_jobs[0].cell
-    scores: dict[str, list[float]] = {"on_clean": [], "on_protected": []}
-    for job in clean_jobs:
-        model = job.kept_model()
-        for name, part in (("on_clean", job.parts.test), ("on_protected", released_test)):
-            found = predict(model, task, part.images, part.targets)
-            scores[name].append(task.scores(found, part.targets.numpy())[task.decision])
-    means = {name: summarise(values) for name, values in scores.items()}
-    return {"victim": cell.name, "score": task.decision, **means}
+    task, test = clean_jobs[0].task, clean_jobs[0].parts.test
+    parts = {"on_clean": test, "on_protected": released_test}
+    models = [job.kept_model() for job in clean_jobs]
+    predictions = {
+        name: [predict(model, task, part.images, part.targets) for model in models]
+        for name, part in parts.items()
+    }
+    rng = np.random.default_rng(clean_jobs[0].seed)
+    sample = Sample.of(task, predictions, test.targets.numpy(), test.groups, rng)
+    column = sample.names.index(task.decision)
+    drop, low, high = sample.difference("on_clean", "on_protected", task.decision, CONFIDENCE)
+    return {
+        "victim": clean_jobs[0].cell.name,
+        "score": task.decision,
+        **{
+            name: summarise(list(sample.scores[:, number, column]))
+            for number, name in enumerate(sample.arms)
+        },
+        "drop": {"mean": drop, "low": low, "high": high},
+    }
 
 
 def _training_cost(arms: dict[str, list[Trial]]) -> dict[str, float] | None:

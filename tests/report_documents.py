@@ -112,6 +112,7 @@ def document(*cells, task="classification", release="scans-protected", **changed
             "score": decision,
             "on_clean": mean,
             "on_protected": {"mean": None, "sd": None, "n": 3},
+            "drop": {"mean": None, "low": None, "high": None},
         },
         "cost": {one["cell"]: {"seconds": 2.5, "passes": 1000.0} for one in cells},
         "fidelity": {

@@ -119,6 +119,17 @@ def test_the_report_names_no_patient_and_no_key(source, report):
     assert "p17" not in text
 
 
+def test_what_a_clean_model_loses_on_the_release_has_an_interval(report):
+    result, document = report
+    use = document["use"]
+    drop = use["drop"]
+    lost = use["on_clean"]["mean"] - use["on_protected"]["mean"]
+    assert drop["mean"] == pytest.approx(lost)
+    assert drop["low"] < drop["mean"] < drop["high"]
+    (said,) = [line for line in result.output.splitlines() if line.startswith("use kept")]
+    assert said.endswith("] less")
+
+
 def test_parts_share_no_patient(report):
     _, document = report
     assert sum(document["patients"].values()) == 40

@@ -161,6 +161,15 @@ def limit_text(document: Document) -> str:
     return f"limit: leakage at most {limit['leakage']:g}: {result}{reached}"
 
 
+def drop_text(use: Document) -> str:
+    """How much less it scores on protected images; nothing where that is not known."""
+    drop = use.get("drop")
+    if not drop or drop["mean"] is None:
+        return ""
+    ends = f" [{number(drop['low'])}, {number(drop['high'])}]" if drop["low"] is not None else ""
+    return f", {number(drop['mean'])}{ends} less"
+
+
 def use_text(document: Document) -> str:
     """What a model that was trained on clean images makes of the protected ones."""
     use = document.get("use")
@@ -169,7 +178,7 @@ def use_text(document: Document) -> str:
     return (
         f"A model trained on clean images ({use['victim']}) scores "
         f"{score_text(use['on_clean'])} on clean and {score_text(use['on_protected'])} on "
-        f"protected test images ({named(use['score'])})."
+        f"protected test images ({named(use['score'])}){drop_text(use)}."
     )
 
 
