@@ -21,7 +21,6 @@ from medshield.trials import CLEAN_MIX, DENOISED, Cell, Parts
 
 CLEAN, PROTECTED, NOISE = "clean", "protected", "random noise"
 ARMS = (CLEAN, PROTECTED, NOISE)
-
 ALONE = "clean fifth alone"
 """Only where clean data are mixed in: what the trainer had without the release."""
 CLEAN_SHARE = 0.2

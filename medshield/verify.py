@@ -119,9 +119,8 @@ def verify(config: VerifyConfig) -> Evidence:
         progress.logger.info("%s", line)
     jobs = ready.jobs()
     kept = _trained(jobs, config.workers)
-    first, *_ = jobs.values()
     task, cells, clean = ready.task, ready.cells, ready.clean
-    weighing = Weighing(task, first[CLEAN][0].parts, config.seed, len(kept))
+    weighing = Weighing(task, ready.arms[CLEAN], config.seed, len(kept))
     results = [weighing.result(cell, cells.level_of(cell), arms) for cell, arms in kept.items()]
     schedule = ready.schedule
     facts = {

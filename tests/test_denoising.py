@@ -19,6 +19,7 @@ from medshield.methods.base import UntrainedMethod
 from medshield.tasks import Classification, MultiLabel, Segmentation
 from medshield.threats import cells_of
 from medshield.trials import DENOISED, Cell
+from medshield.weighing import Weighing
 from tests.test_verify import make_set, protect, run
 
 COUNT, SIDE = 24, 32
@@ -140,8 +141,14 @@ def test_verify_runs_it_and_a_second_time_trains_nothing(release, monkeypatch):
 
 def test_it_may_be_the_only_cell(release, monkeypatch):
     monkeypatch.setattr(denoising, "IMAGES_SEEN", 10 * denoising.BATCH)
+    weighed = []
+    monkeypatch.setattr(
+        "medshield.verify.Weighing", lambda *found: weighed.append(found) or Weighing(*found)
+    )
     document = json.loads(run("verify", release, "--cells", CELLS[1].split(",")[1], *QUICK).stdout)
     assert document["use"]["victim"] == f"small_convnet:{DENOISED}"
+    _, parts, *_ = weighed[0]  # the floor is that of all training images, whoever is left out
+    assert len(parts.train) == document["examples"]["train"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from PIL import Image
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.sample import Sample
 from tests.test_verify import make_set
-from tests.tools import coverage, verdicts
+from tests.tools import coverage, levels, verdicts
 from tests.tools.coverage import Scene
 
 
@@ -122,3 +122,12 @@ def test_twenty_images_are_ten_of_each_class(bench, source):
 def test_every_kind_belongs_to_one_group():
     assert set(verdicts.GROUPS) <= set(verdicts.KINDS)
     assert len(verdicts.KINDS) - len(verdicts.GROUPS) == 8
+
+
+def test_a_level_s_time_is_a_row(monkeypatch, capsys):
+    words = ["levels", "--images", "24", "--side", "32", "--cells", "small_convnet"]
+    monkeypatch.setattr("sys.argv", words)
+    levels.main()
+    header, _, row = capsys.readouterr().out.splitlines()
+    assert header.startswith("| images | level | cells | trainings |")
+    assert row.startswith("| 24 | basic | 1 | 7 | 32 | ")

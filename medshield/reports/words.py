@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from medshield.evidence import CONFIDENCE, Verdict
@@ -164,10 +165,9 @@ def limit_text(document: Document) -> str:
 def drop_text(use: Document) -> str:
     """How much less it scores on protected images; nothing where that is not known."""
     drop = use.get("drop")
-    if not drop or drop["mean"] is None:
+    if not drop or not all(value is not None and isfinite(value) for value in drop.values()):
         return ""
-    ends = f" [{number(drop['low'])}, {number(drop['high'])}]" if drop["low"] is not None else ""
-    return f", {number(drop['mean'])}{ends} less"
+    return f", a drop of {number(drop['mean'])} [{number(drop['low'])}, {number(drop['high'])}]"
 
 
 def use_text(document: Document) -> str:
