@@ -240,6 +240,7 @@ def _verify_config(config: BenchmarkConfig, release: Path) -> VerifyConfig:
         threat="determined",  # where victims see as many pixels as the grid has
         cells=config.cells,
         seeds=config.seeds,
+        most_seeds=config.seeds,  # every row of a table as often
         seed=config.seed,
         epochs=config.epochs,
         image_size=config.image_size,

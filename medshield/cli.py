@@ -279,6 +279,13 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
 @option("--cells", help="Run only these: victim[:training[:countermeasure]], comma-separated.")
 @option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per arm.")
 @option(
+    "--most-seeds",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Trainings per arm of a cell that --seeds leave open.",
+)
+@option(
     "--seed", type=int, default=0, show_default=True, help="Of split, victims and drawn patients."
 )
 @option("--epochs", type=click.IntRange(1), help="Of each victim.")
@@ -321,6 +328,7 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
         threat=values["threat"],
         cells=tuple(filter(None, (values["cells"] or "").split(","))),
         seeds=values["seeds"],
+        most_seeds=values["most_seeds"],
         seed=values["seed"],
         epochs=values["epochs"],
         image_size=values["image_size"],

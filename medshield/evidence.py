@@ -21,6 +21,8 @@ PROTECTED_LEAKAGE = 0.15
 PARTLY_LEAKAGE = 0.5
 FEWEST_SEEDS = 3
 CONFIDENCE = 0.95
+INTERIM_CONFIDENCE = 0.99
+"""Of the interval that must be narrow enough for a cell not to be trained again."""
 
 
 class Verdict(StrEnum):
@@ -49,6 +51,7 @@ class Leakage:
             the same report (Bonferroni).
         clean, protected, floor: the mean scores behind it.
         clean_low: lower end of the clean score's interval.
+        high_interim: upper end of the interval of INTERIM_CONFIDENCE.
     """
 
     score: str
@@ -62,11 +65,22 @@ class Leakage:
     clean_low: float
     low_all: float = float("nan")
     high_all: float = float("nan")
+    high_interim: float = float("nan")
 
     @property
     def surely_leaks(self) -> bool:
         """Whether this alone breaks the protection, whatever else was looked at."""
         return self.clean_low > self.floor and self.low_all > PROTECTED_LEAKAGE
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it looks protected, but more trainings may well show that it is not.
+
+        Each time that trainings are added is another chance to be deceived, so that one stops early
+        only where a wider interval than usual is narrow enough (Haybittle 1971, Peto et al. 1976).
+        """
+        looks_protected = self.clean_low > self.floor and self.estimate <= PROTECTED_LEAKAGE
+        return looks_protected and self.high_interim > PROTECTED_LEAKAGE
 
     @property
     def verdict(self) -> Verdict:
@@ -124,6 +138,7 @@ def _leakage(leakage: Ratio, score: str, selection: str, comparisons: int) -> Le
         clean_low=floor + leakage.under_low(CONFIDENCE),
         low_all=low_all,
         high_all=high_all,
+        high_interim=leakage.interval(INTERIM_CONFIDENCE)[1],
     )
 
 
@@ -182,6 +197,21 @@ class CellResult:
         """Whether a leakage that counts is surely above what may be called protected."""
         return any(leakage.surely_leaks for leakage in self.counting(level))
 
+    def is_open(self, level: str) -> bool:
+        """Whether nothing but the width of an interval keeps this cell from being protected."""
+        counting = self.counting(level)
+        return (
+            self.seeds >= FEWEST_SEEDS
+            and self.fitted >= self.enough
+            and any(one.is_open for one in counting)
+            and all(one.is_open or one.verdict is Verdict.PROTECTED for one in counting)
+        )
+
+    @property
+    def enough(self) -> float:
+        """What a victim scores at the least that fitted its protected training data."""
+        return (1 + self.floor) / 2
+
     def judged(self, level: str) -> tuple[Verdict, str]:
         """What this cell says of a threat level, and why."""
         decisive = self.decisive(level)
@@ -197,16 +227,27 @@ class CellResult:
                 f"{self.seeds} trainings of each arm say too little; give --seeds {FEWEST_SEEDS} "
                 "or more"
             )
-        enough = (1 + self.floor) / 2
-        if not leaks and self.fitted < enough:
+        if not leaks and self.fitted < self.enough:
             return Verdict.INCONCLUSIVE, (
                 f"the victim did not fit its protected training data ({self.fitted:.2f}, "
-                f"expected {enough:.2f}); raise --epochs"
+                f"expected {self.enough:.2f}); raise --epochs"
             )
         return decisive.verdict, (
             f"leakage of {score} {decisive.estimate:.2f} "
             f"[{decisive.low:.2f}, {decisive.high:.2f}] at the {decisive.selection}"
         )
+
+
+def open_cells(results: Sequence[CellResult], level: str) -> list[CellResult]:
+    """The cells that more trainings may show to be protected; none where another one leaks.
+
+    Args:
+        results: of the cells of a level.
+        level: judged by it.
+    """
+    undecided = [result for result in results if result.is_open(level)]
+    others = [result.judged(level)[0] for result in results if result not in undecided]
+    return undecided if all(verdict is Verdict.PROTECTED for verdict in others) else []
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:

@@ -66,7 +66,7 @@ class Components:
             drawn: (draws, trainings, k) of patients drawn with replacement; rows that are not
                 finite are left out.
             patient_count: patients.
-            least: (k,) variance that patients cause in addition, where draws may miss some.
+            least: (k,) variance that patients cause at the least, where draws may miss some.
             spread: (trainings, k) what trainings vary by, where it is not the scores themselves.
         """
         k = scores.shape[1]
@@ -83,7 +83,8 @@ class Components:
             spread = scores if spread is None else spread
             trainings = np.atleast_2d(np.cov(spread, rowvar=False)) / len(scores)
             both = (single - patients) / (len(scores) - 1)
-        patients = patients + np.diag(np.broadcast_to(least, k))
+        missed = np.maximum(0.0, np.broadcast_to(least, k) - np.diag(patients))
+        patients = patients + np.diag(missed)
         return cls(scores.mean(0), patients, trainings, both, len(scores), patient_count)
 
     def margin(self, weights: Array, confidence: float) -> float:
@@ -116,11 +117,14 @@ class Ratio:
     Attributes:
         components: of the means.
         over, under: (k,) weights of the sum above the line and of the one below.
+        lesser: other estimates of the same means, whose truth is never above that of `components`
+            and is not above 0 by chance alone: the lower end is no higher than theirs.
     """
 
     components: Components
     over: Array
     under: Array
+    lesser: Components | None = None
 
     @property
     def estimate(self) -> float:
@@ -136,13 +140,23 @@ class Ratio:
         if under_low <= 0:
             return -float("inf"), float("inf")
 
+        low, high = (self._end(self.components, confidence, side) for side in (-1, 1))
+        if self.lesser is not None:
+            low = min(low, self._end(self.lesser, confidence, -1))
+        return low, high
+
+    def _end(self, components: Components, confidence: float, direction: int) -> float:
+        """The last ratio that the data do not contradict, going from the estimate to one side."""
+
         def excess(ratio: float) -> float:
             """Above 0 for a ratio that the data contradict."""
             weights = self.over - ratio * self.under
-            distance = abs(float(weights @ self.components.means))
-            return distance - self.components.margin(weights, confidence)
+            distance = abs(float(weights @ components.means))
+            return distance - components.margin(weights, confidence)
 
-        return _end(excess, estimate, -1), _end(excess, estimate, 1)
+        means = components.means
+        start = float(self.over @ means) / float(self.under @ means)
+        return _end(excess, start, direction)
 
     def under_low(self, confidence: float) -> float:
         """Lower end of the interval of what is below the line."""

@@ -46,6 +46,7 @@ class Plan:
         cells: names of those that are run.
         image_size: side of the victims' input, px.
         trainings: victims in all.
+        most_trainings: the same if every cell has to be trained as often as may be.
         finished: how many of them an earlier run has trained.
         seconds: about how long the others take.
     """
@@ -54,6 +55,7 @@ class Plan:
     cells: tuple[str, ...]
     image_size: int
     trainings: int
+    most_trainings: int
     finished: int
     seconds: float
 
@@ -66,10 +68,15 @@ class Plan:
         """As it is said to people."""
         count = "one cell" if len(self.cells) == 1 else f"{len(self.cells)} cells"
         earlier = f", {self.finished} of them finished earlier" if self.finished else ""
+        further = (
+            f"; up to {self.most_trainings} if nothing leaks and intervals are wide"
+            if self.most_trainings > self.trainings
+            else ""
+        )
         return (
             f"threat level {self.threat}, {count}: {', '.join(self.cells)}",
             f"{self.trainings} trainings at {self.image_size} px{earlier}, about "
-            f"{forecast.said(self.seconds)}",
+            f"{forecast.said(self.seconds)}{further}",
         )
 
 
@@ -132,18 +139,20 @@ class Preparation:
     @cached_property
     def plan(self) -> Plan:
         """What will be trained; a denoiser that is still to be made is left out."""
-        jobs = [job for cell in self.cells.run for arm in self._jobs_ahead(cell) for job in arm]
+        arms = [found for cell in self.cells.run for found in self._jobs_ahead(cell).items()]
+        jobs = [job for _, found in arms for job in found]
         return Plan(
             threat=self.config.threat,
             cells=tuple(cell.name for cell in self.cells.run),
             image_size=self.clean.images.shape[-1],
             trainings=len(jobs),
+            most_trainings=sum(trainings(arm, self.config.counts[-1]) for arm, _ in arms),
             finished=sum(job.is_finished for job in jobs),
             seconds=forecast.seconds(jobs, self.config.workers),
         )
 
     def jobs(self) -> dict[Cell, Jobs]:
-        """Every training; may train a denoiser first."""
+        """Every training of the first round; may train a denoiser first."""
         ready = {}
         with progress.bar("preparing cells") as update:
             for done, cell in enumerate(self.cells.run, 1):
@@ -151,10 +160,9 @@ class Preparation:
                 update(done, len(self.cells.run))
         return ready
 
-    def _jobs_ahead(self, cell: Cell) -> list[list[Job]]:
+    def _jobs_ahead(self, cell: Cell) -> Jobs:
         """As many jobs of a cell as there will be, on images that are perhaps not yet denoised."""
-        jobs = self._quick_jobs.get(cell) or self._jobs(cell, self.arms)
-        return list(jobs.values())
+        return self._quick_jobs.get(cell) or self._jobs(cell, self.arms)
 
     @cached_property
     def _quick_jobs(self) -> dict[Cell, Jobs]:

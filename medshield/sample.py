@@ -84,14 +84,29 @@ class Sample:
             clean: the arm that it is compared with.
             floor: an arm, or what the constant predictor scores; of a ranking 0.5.
         """
+        arms, constant = [protected, clean], None
         if isinstance(floor, str):
-            components = self.components(name, [protected, clean, floor])
+            arms.append(floor)
         else:
-            components = self.components(name, [protected, clean], floor)
-        return Ratio(components, np.array([1.0, 0, -1]), np.array([0, 1.0, -1]))
+            constant = floor
+        return Ratio(
+            self.components(name, arms, constant),
+            over=np.array([1.0, 0, -1]),
+            under=np.array([0, 1.0, -1]),
+            lesser=(
+                self.components(name, arms, constant, by_training=False)
+                if name == self.ranking
+                else None
+            ),
+        )
 
     def components(
-        self, name: str, arms: Sequence[str], constant: float | None = None
+        self,
+        name: str,
+        arms: Sequence[str],
+        constant: float | None = None,
+        *,
+        by_training: bool = True,
     ) -> Components:
         """Mean scores of some arms; of a ranking the distance from 0.5 counts.
 
@@ -101,6 +116,8 @@ class Sample:
             name: of the score.
             arms: in the order wanted.
             constant: a score that nothing varies, to stand last; of a ranking 0.5 whatever it is.
+            by_training: whether the distance of each training counts, which a limited number of
+                patients makes look larger than it is; or that of their mean, which is never larger.
         """
         columns, score = [self.arms.index(arm) for arm in arms], self.names.index(name)
         scores, drawn = self.scores[:, columns, score], self.drawn[:, :, columns, score]
@@ -109,9 +126,12 @@ class Sample:
             # Means of absolute values; but three values near 0 vary by more than these do, so
             # that their spread is taken with signs, turned as their mean says.
             above = scores - CHANCE_RANKING
-            spread = CHANCE_RANKING + _sign(above.mean(0)) * above
-            drawn = CHANCE_RANKING + _sign(above) * (drawn - CHANCE_RANKING)
-            scores = CHANCE_RANKING + abs(above)
+            turned = _sign(above.mean(0))
+            spread = CHANCE_RANKING + turned * above
+            drawn = CHANCE_RANKING + (_sign(above) if by_training else turned) * (
+                drawn - CHANCE_RANKING
+            )
+            scores = CHANCE_RANKING + abs(above) if by_training else spread
             constant = None if constant is None else CHANCE_RANKING
         least = np.full(len(columns), self.grain)
         if constant is not None:
@@ -156,7 +176,7 @@ def one_patient(targets: Array, groups: NDArray[np.int64]) -> float:
     """How far one patient of each class or finding moves a score, as a variance.
 
     Where all of a few test patients are predicted alike, a bootstrap sees no variance at all.
-    With this in addition, n right answers out of n leave about as much doubt as the rule of three
+    With this at the least, n right answers out of n leave about as much doubt as the rule of three
     does (Hanley and Lippman-Hand 1983), and with hundreds of patients it does not matter.
 
     Args:

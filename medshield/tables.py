@@ -240,6 +240,7 @@ def evidence_text(evidence: Evidence, folder: Path) -> str:
     from medshield.reports.words import (
         drop_text,
         limit_text,
+        trainings_text,
     )  # PyTorch, which `verify` has loaded by now
 
     facts = evidence.facts
@@ -271,7 +272,8 @@ def evidence_text(evidence: Evidence, folder: Path) -> str:
     parts = facts["examples"]
     lines.append(
         f"{parts['train']} training, {parts['val']} validation, {parts['test']} clean test images; "
-        f"{facts['seeds']} seeds; {facts['epochs']['standard']} epochs; {facts['seconds']:.0f} s"
+        f"trainings per arm: {trainings_text(evidence.to_json())}; "
+        f"{facts['epochs']['standard']} epochs; {facts['seconds']:.0f} s"
     )
     lines += [f"note: {note}" for note in facts["notes"]]
     if limit := limit_text(facts):

@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from medshield import progress, trials
+from medshield import progress
 from medshield.arms import ARMS, CLEAN
 from medshield.cost import mean_cost
 from medshield.dataset.examples import Examples
 from medshield.evidence import CONFIDENCE, CellResult, Verdict, summarise, worst
 from medshield.fidelity import fidelity, worst_files
-from medshield.preparation import Jobs, prepare
+from medshield.preparation import prepare
+from medshield.rounds import Rounds, Trials
 from medshield.sample import Sample
 from medshield.text import epsilon_text
 from medshield.threats import levels_up_to
 from medshield.training import predict
-from medshield.trials import Cell, Job, Trial
+from medshield.trials import Job
 from medshield.verify_config import VerifyConfig
 from medshield.versions import versions
 from medshield.weighing import Weighing
@@ -84,6 +85,7 @@ class Evidence:
         return {
             "cell": result.cell.name,
             "level": result.level,
+            "seeds": result.seeds,
             **judged[self.threat],
             "judged": judged,
             "fitted": result.fitted,
@@ -117,12 +119,11 @@ def verify(config: VerifyConfig) -> Evidence:
     ready = prepare(config)
     for line in ready.plan.lines:
         progress.logger.info("%s", line)
-    jobs = ready.jobs()
-    kept = _trained(jobs, config.workers)
-    task, cells, clean = ready.task, ready.cells, ready.clean
-    weighing = Weighing(task, ready.arms[CLEAN], config.seed, len(kept))
-    results = [weighing.result(cell, cells.level_of(cell), arms) for cell, arms in kept.items()]
-    schedule = ready.schedule
+    task, cells, clean, schedule = ready.task, ready.cells, ready.clean, ready.schedule
+    weighing = Weighing(task, ready.arms[CLEAN], config.seed, len(cells.run))
+    rounds = Rounds(ready, weighing)
+    rounds.run()
+    results = list(rounds.results.values())
     facts = {
         "release": ready.release.name,
         "method": ready.summary["method"],
@@ -138,12 +139,13 @@ def verify(config: VerifyConfig) -> Evidence:
         "notes": ready.notes,
         "weights": {cell.victim: found.facts() for cell, found in cells.weights.items()},
         "seeds": config.seeds,
+        "most_seeds": config.counts[-1],
         "image_size": clean.images.shape[-1],
         "epochs": {"standard": schedule.standard, "adversarial": schedule.adversarial},
         "adversary": {"epsilon": epsilon_text(config.adversary), "steps": config.adversary_steps},
         "floor": weighing.floor,
-        "use": _use(jobs[cells.of_use][CLEAN], ready.released.rows(ready.split["test"])),
-        "cost": {cell.name: _training_cost(arms) for cell, arms in kept.items()},
+        "use": _use(rounds.jobs[cells.of_use][CLEAN], ready.released.rows(ready.split["test"])),
+        "cost": {cell.name: _training_cost(arms) for cell, arms in rounds.kept.items()},
         "fidelity": fidelity(ready.records, ready.found, ready.release),
         "worst_files": worst_files(ready.records),
         "seconds": round(time.monotonic() - started, 1),
@@ -152,25 +154,6 @@ def verify(config: VerifyConfig) -> Evidence:
     levels = _level_verdicts(results, cells.not_run)
     facts["limit"] = _limit(results, levels[config.threat], config)
     return Evidence(config.threat, levels, cells.not_run, tuple(results), facts)
-
-
-def _trained(jobs: dict[Cell, Jobs], workers: int) -> dict[Cell, dict[str, list[Trial]]]:
-    """Every trial: cell -> arm -> one per training."""
-    kept: dict[Cell, dict[str, list[Trial]]] = {
-        cell: {arm: [] for arm in arms} for cell, arms in jobs.items()
-    }
-    order = [
-        (cell, arm, job)
-        for cell, arms in jobs.items()
-        for arm, found in arms.items()
-        for job in found
-    ]
-    with progress.bar("training victims") as update:
-        results = zip(order, trials.run_all([job for *_, job in order], workers), strict=True)
-        for done, ((cell, arm, _), trial) in enumerate(results, 1):
-            kept[cell][arm].append(trial)
-            update(done, len(order))
-    return kept
 
 
 def _level_verdicts(
@@ -228,7 +211,7 @@ def _use(clean_jobs: Sequence[Job], released_test: Examples) -> dict[str, Any]:
     }
 
 
-def _training_cost(arms: dict[str, list[Trial]]) -> dict[str, float] | None:
+def _training_cost(arms: Trials) -> dict[str, float] | None:
     """What training one victim of a cell cost in the mean."""
     found = mean_cost(trial.cost for trials in arms.values() for trial in trials)
     return found.to_json() if found else None

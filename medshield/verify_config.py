@@ -7,6 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from medshield.dataset.annotation_options import AnnotationOptions
+from medshield.evidence import FEWEST_SEEDS
+
+SECOND_ROUND = 5
+"""Trainings of each arm of an open cell, before it is trained as often as may be."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class VerifyConfig:
         threat: basic, determined or expert.
         cells: run only these, as victim[:training[:countermeasure]]; empty for the level's own.
         seeds: trainings of each arm, but for random noise.
+        most_seeds: the same of a cell that these leave open; no more than `seeds` for none.
         seed: of the split, the victims and the bootstrap.
         epochs: of every victim; None to choose by the size of the set.
         image_size: side of the victims' input, px; None to choose by the files and the level.
@@ -38,6 +43,7 @@ class VerifyConfig:
     threat: str = "basic"
     cells: tuple[str, ...] = ()
     seeds: int = 3
+    most_seeds: int = 10
     seed: int = 0
     epochs: int | None = None
     image_size: int | None = None
@@ -49,6 +55,13 @@ class VerifyConfig:
     cache: Path | None = None
     weights: tuple[Path, ...] = ()
     fail_above: float | None = None
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Trainings of each arm after each round; all but the first are for open cells alone."""
+        later = (SECOND_ROUND, self.most_seeds) if self.seeds >= FEWEST_SEEDS else ()
+        further = {count for count in later if self.seeds < count <= self.most_seeds}
+        return (self.seeds, *sorted(further))
 
     def victim_seed(self, number: int) -> int:
         """The seed of the number-th training of each arm."""

@@ -41,6 +41,7 @@ def cell(name, leaks, *, task="classification", level="basic", verdict=None, arm
     return {
         "cell": name,
         "level": level,
+        "seeds": 3,
         "verdict": verdict,
         "why": "can't be told" if leaks is None else f"leakage of {decision} {leaks}",
         "surely_leaks": verdict in ("partly", "not protected"),
@@ -103,6 +104,7 @@ def document(*cells, task="classification", release="scans-protected", **changed
         "notes": ["split as the data give it"],
         "weights": {},
         "seeds": 3,
+        "most_seeds": 10,
         "image_size": 32,
         "epochs": {"standard": 4, "adversarial": 4},
         "adversary": {"epsilon": "4/255", "steps": 3},

@@ -55,7 +55,7 @@ FLOORS = [
         "protect_config",
     }
     | {"fidelity", "frontier", "leakage_table", "release_writer", "reports", "tables", "verify"}
-    | {"chosen_cells", "preparation", "verify_config"},
+    | {"chosen_cells", "preparation", "rounds", "verify_config"},
     # The command line.
     {"cli", "cli_exit", "cli_options", "__main__"},
 ]

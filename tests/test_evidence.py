@@ -7,7 +7,15 @@ import pytest
 
 from medshield import sample
 from medshield.arms import ALONE, CLEAN, PROTECTED
-from medshield.evidence import CellResult, Leakage, Verdict, measured, summarise, worst
+from medshield.evidence import (
+    CellResult,
+    Leakage,
+    Verdict,
+    measured,
+    open_cells,
+    summarise,
+    worst,
+)
 from medshield.sample import Sample
 from medshield.tasks import Classification
 from medshield.trials import Cell
@@ -41,9 +49,9 @@ def constant():
     return [np.tile([0.6, 0.4], (COUNT, 1))] * SEEDS
 
 
-def perfect():
+def perfect(count=SEEDS):
     sure = np.where(TARGETS == 1, 0.9, 0.1)
-    return [np.stack([1 - sure, sure], 1)] * SEEDS
+    return [np.stack([1 - sure, sure], 1)] * count
 
 
 def leakage(clean, protected, score="balanced_accuracy", seed=0, groups=GROUPS, alone=None):
@@ -103,6 +111,15 @@ def test_worse_than_the_floor_is_negative_by_decision_and_leakage_by_ranking():
 
 def test_a_ranking_has_the_floor_of_a_coin_whatever_the_constant_scores():
     assert leakage(predictions(0.95), constant(), "auroc").floor == 0.5
+
+
+def test_rankings_by_chance_do_not_look_like_leakage():
+    """Many victims that rank at random, each by chance a little away from 0.5: 0 is no surprise."""
+    rng = np.random.default_rng(0)
+    victims = [np.stack([1 - p, p], 1) for p in rng.random((10, COUNT))]
+    found = leakage(perfect(10), victims, "auroc")
+    assert found.estimate > 0
+    assert found.low <= 0 < found.high
 
 
 def test_the_floor_is_what_the_trainer_had_anyway():
@@ -266,3 +283,40 @@ def test_a_summary():
     assert found["sd"] == pytest.approx(np.std([1, 2, 4], ddof=1))
     assert found["n"] == 3
     assert summarise([0.5]) == {"mean": 0.5, "sd": None, "n": 1}
+
+
+def judged_cell(name, *, estimate=0.0, high=0.1, interim=None, fitted=0.9, clean_low=0.8):
+    found = Leakage(
+        *("balanced_accuracy", "last epoch", estimate, -0.5, high, 0.9, 0.5, 0.5, clean_low),
+        high_interim=high if interim is None else interim,
+    )
+    return CellResult(Cell(name), "basic", {}, (found,), found.score, 0.5, fitted, {})
+
+
+HOLDS = judged_cell("holds")
+WIDE = judged_cell("wide", high=0.4)
+NARROW_BY_CHANCE = judged_cell("narrow", high=0.1, interim=0.2)
+LEAKS = judged_cell("leaks", estimate=0.3, high=0.6)
+UNFIT = judged_cell("unfit", high=0.4, fitted=0.6)
+AT_ITS_FLOOR = judged_cell("floor", high=0.4, clean_low=0.5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "again"),
+    [
+        ([HOLDS], []),
+        ([WIDE], [WIDE]),
+        ([WIDE, HOLDS, NARROW_BY_CHANCE], [WIDE, NARROW_BY_CHANCE]),
+        ([WIDE, LEAKS], []),
+        ([WIDE, UNFIT], []),
+        ([WIDE, AT_ITS_FLOOR], []),
+        ([replace(WIDE, seeds=2)], []),
+    ],
+)
+def test_more_trainings_are_for_cells_that_only_a_wide_interval_keeps_open(cells, again):
+    assert open_cells(cells, "basic") == again
+
+
+def test_an_early_end_takes_a_wider_interval():
+    found = leakage(predictions(0.95), predictions(0.5, seed=1))
+    assert found.high < found.high_interim

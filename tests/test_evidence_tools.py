@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from medshield.dataset.annotation_options import AnnotationOptions
+from medshield.evidence import Leakage
 from medshield.sample import Sample
 from tests.test_verify import make_set
 from tests.tools import coverage, levels, verdicts
@@ -14,42 +15,58 @@ from tests.tools.coverage import Scene
 @pytest.mark.parametrize("spread", coverage.SPREADS)
 def test_the_true_leakage_is_what_many_patients_and_trainings_show(spread, monkeypatch):
     monkeypatch.setattr("medshield.sample.BOOTSTRAP_DRAWS", 2)
-    scene = Scene(patients=4000, images=1, trainings=100, spread=spread, leakage=0.4)
-    sample = scene.draw(np.random.default_rng(0))
+    scene = Scene(patients=4000, images=1, spread=spread, leakage=0.4)
+    sample = scene.draw(np.random.default_rng(0), trainings=100)
     for score in coverage.FLOOR:
         found = sample.leakage(score, "protected", "clean", 0.5).estimate
         assert found == pytest.approx(scene.true(score), abs=0.08)
 
 
-def test_a_row_of_the_simulation(monkeypatch):
+def test_the_rows_of_a_scene(monkeypatch):
     monkeypatch.setattr("medshield.sample.BOOTSTRAP_DRAWS", 200)  # set anew by the simulation
-    by_score = coverage.rows((Scene(60, 1, 3, "alike", 0.0), 20, 20, 0))
-    assert [row[4] for row in by_score] == ["balanced accuracy", "auroc"]
-    assert all(len(row) == len(coverage.HEADER) for row in by_score)
-    assert all(0 <= float(row[6].rstrip(" %")) <= 100 for row in by_score)
+    made = coverage.rows((Scene(60, 1, "alike", 0.0), 20, 20, 0))
+    assert [row[2] for row in made[::2]] == ["3", "5", "10", "3 to 10"]
+    assert [row[4] for row in made[:2]] == ["balanced accuracy", "auroc"]
+    assert all(len(row) == len(coverage.HEADER) for row in made)
+    assert all(0 <= float(row[6].rstrip(" %")) <= 100 for row in made)
+    counts = [float(row[10]) for row in made]
+    assert counts[:6] == [3, 3, 5, 5, 10, 10]
+    assert all(3 <= count <= 10 for count in counts[6:])
+
+
+@pytest.mark.parametrize(("open_after", "decided"), [((), 3), ((3,), 5), ((3, 5), 10)])
+def test_a_simulated_score_is_weighed_again_only_while_it_is_open(open_after, decided):
+    def found(count):
+        high = 0.2 if count in open_after else 0.1
+        return Leakage("auroc", "", 0.0, 0.0, high, 0.9, 0.5, 0.5, 0.8, high_interim=high)
+
+    rounds = {count: (found(count),) for count in coverage.ROUNDS}
+    assert coverage.decided(rounds, coverage.ROUNDS, 0) == (decided, rounds[decided][0])
 
 
 def test_the_summary_says_what_the_rows_have_in_common():
-    def row(score, leakage, covered, above, called):
-        return ["60", "1", "3", "alike", score, leakage, covered, above, "0.20", called]
+    def row(score, leakage, *numbers):
+        return ["60", "1", "3", "alike", score, leakage, *numbers, "3.0"]
 
     text = coverage.summary(
         [
-            row("balanced accuracy", "0.00", "95.0 %", "1.0 %", "80.0 %"),
-            row("auroc", "0.00", "92.0 %", "0.0 %", "40.0 %"),
-            row("balanced accuracy", "0.40", "98.0 %", "2.0 %", "0.4 %"),
+            row("balanced accuracy", "0.00", "95.0 %", "1.0 %", "0.20", "80.0 %"),
+            row("auroc", "0.00", "92.0 %", "0.0 %", "0.20", "40.0 %"),
+            row("balanced accuracy", "0.15", "98.0 %", "2.0 %", "0.20", "2.2 %"),
+            row("balanced accuracy", "0.40", "95.0 %", "2.0 %", "0.20", "0.4 %"),
         ]
     )
-    assert "| 3 | alike | 92.0 % | 95.0 % | 98.0 % | 1.0 % | 2.0 % | 0.20 | 80 % |" in text
+    line = "| 3 | alike | 92.0 % | 95.0 % | 98.0 % | 1.2 % | 2.0 % | 0.20 | 80 % | 2.2 % | 3.0 |"
+    assert line in text
     assert (
-        "3 combinations: covered 95.0 % in the mean; 1 within 93 to 97 %, 1 above, 1 below." in text
+        "4 combinations: covered 95.0 % in the mean; 2 within 93 to 97 %, 1 above, 1 below." in text
     )
     assert "at most 0.4 %" in text
 
 
 def test_patients_of_a_scene_have_as_many_images_each(monkeypatch):
     monkeypatch.setattr("medshield.sample.BOOTSTRAP_DRAWS", 2)
-    sample = Scene(10, 3, 4, "unlike", 0.4).draw(np.random.default_rng(0))
+    sample = Scene(10, 3, "unlike", 0.4).draw(np.random.default_rng(0), trainings=4)
     assert isinstance(sample, Sample)
     assert sample.patients == 10
     assert sample.scores.shape == (4, 2, 2)

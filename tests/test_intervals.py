@@ -92,3 +92,22 @@ def test_draws_without_a_score_are_left_out():
         Components.of(scores, spoilt, 9).patients, Components.of(scores, drawn, 9).patients
     )
     assert np.isnan(Components.of(scores, np.full((5, 2, 2), np.nan), 9).patients).all()
+
+
+def test_the_lower_end_is_no_higher_than_that_of_the_lesser_means():
+    own = components(means=(0.3, 1.0), patients=(0.01, 0))
+    lesser = components(means=(0.1, 1.0), patients=(0.01, 0))
+    ratio = Ratio(own, OVER, UNDER, lesser)
+    assert ratio.estimate == pytest.approx(0.3)
+    assert ratio.interval(0.95) == (
+        pytest.approx(0.1 - 0.196, abs=1e-3),
+        pytest.approx(0.3 + 0.196, abs=1e-3),
+    )
+
+
+def test_few_patients_who_vary_enough_are_given_no_further_variance():
+    drawn = np.random.default_rng(0).normal(0.5, 0.1, (4000, 1, 1))
+    scores = np.array([[0.5]])
+    for least, expected in ((0.0, 0.01), (0.005, 0.01), (0.04, 0.04)):
+        found = Components.of(scores, drawn, 50, least)
+        assert found.patients[0, 0] == pytest.approx(expected, rel=0.05)

@@ -99,6 +99,18 @@ def test_a_wide_interval_is_not_called_a_break(partly):
     said = words.summary({**partly, "cells": [partly["cells"][0], found]})
     assert said.breaks.startswith("Level basic is not shown to hold against densenet121:standard")
     assert said.breaks.endswith("More trainings (--seeds) would narrow the interval.")
+    often = {**found, "seeds": 10}
+    said = words.summary({**partly, "cells": [partly["cells"][0], often]})
+    assert said.breaks.endswith("More trainings (--most-seeds) would narrow the interval.")
+
+
+def test_trainings_are_told_as_they_were(partly):
+    assert words.trainings_text(partly) == "3"
+    first, *others = partly["cells"]
+    uneven = {**partly, "cells": [{**first, "seeds": 10}, *others]}
+    assert words.trainings_text(uneven) == "3, and up to 10 where intervals were wide"
+    older = [{key: value for key, value in one.items() if key != "seeds"} for one in (first,)]
+    assert words.trainings_text({**partly, "cells": older}) == "3"
 
 
 def test_a_level_is_called_broken_by_what_it_judges_alone():

@@ -306,7 +306,7 @@ def test_what_will_be_trained_is_said_before_it_is(noise_release, report, tmp_pa
     run("verify", noise_release, *QUICK, "-o", tmp_path / "report", "--log-file", log)
     said = log.read_text()
     assert "threat level basic, one cell: small_convnet:standard" in said
-    assert "7 trainings at 32 px, 7 of them finished earlier, about 1 s" in said
+    assert "7 trainings at 32 px, 7 of them finished earlier, about 1 s; up to 21 if " in said
 
 
 def test_a_dry_run_says_the_cells_and_trains_and_writes_nothing(noise_release, tmp_path):
@@ -324,7 +324,7 @@ def test_a_dry_run_says_the_cells_and_trains_and_writes_nothing(noise_release, t
         run("verify", release, "--source", source, *QUICK, "--dry-run", "--json").stdout
     )
     assert plan["cells"] == ["small_convnet:standard"]
-    assert (plan["trainings"], plan["finished"]) == (7, 0)
+    assert (plan["trainings"], plan["most_trainings"], plan["finished"]) == (7, 21, 0)
     assert plan["seconds"] > 0
     assert sorted(tmp_path.rglob("*")) == before
 

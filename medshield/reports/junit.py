@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 from medshield.evidence import Verdict
 from medshield.reports.document import Document
+from medshield.trials import LAST
 
 SUITE = "medshield verify"
 NOT_RUN = "not run"
@@ -54,7 +55,11 @@ def _add_cell(suite: ET.Element, cell: Document, seconds: float | None) -> None:
 def _seconds(document: Document, cell: Document) -> float | None:
     """What training the victims of a cell took in all."""
     cost = document.get("cost", {}).get(cell["cell"])
-    return cost["seconds"] * len(cell["scores"]) * document["seeds"] if cost else None
+    if not cost:
+        return None
+    scores = [next(iter(arm[LAST].values())) for arm in cell["scores"].values()]
+    seconds: float = cost["seconds"] * sum(score["n"] for score in scores)
+    return seconds
 
 
 def _count(element: ET.Element, of: list[ET.Element]) -> None:

@@ -55,8 +55,8 @@ def _cells(document: Document, score: str) -> list[str]:
         for cell in document["cells"]
     ]
     lines = [
-        f"Arms: {named(score)} on clean test images at the last epoch, mean of "
-        f"{document['seeds']} trainings.",
+        f"Arms: {named(score)} on clean test images at the last epoch, mean over trainings "
+        f"({words.trainings_text(document)}).",
         "",
         _row(header),
         _row(["---"] * len(header), plain=False),

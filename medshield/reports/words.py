@@ -133,9 +133,10 @@ def _breaks(document: Document) -> str:
     if worst and verdict not in (Verdict.PROTECTED, Verdict.INCONCLUSIVE):
         if _at(worst, level).get("surely_leaks", False):
             return f"Level {level} is broken by {worst['cell']}: {why}."
+        option = "--most-seeds" if worst.get("seeds") == document.get("most_seeds") else "--seeds"
         return (
             f"Level {level} is not shown to hold against {worst['cell']}: {why}. More trainings "
-            "(--seeds) would narrow the interval."
+            f"({option}) would narrow the interval."
         )
     open_for = [f"{worst['cell']}: {why}"] if worst and verdict == Verdict.INCONCLUSIVE else []
     if missing := missing_at(document, level):
@@ -182,6 +183,14 @@ def use_text(document: Document) -> str:
     )
 
 
+def trainings_text(document: Document) -> str:
+    """How often each arm was trained, random noise left out."""
+    counts = sorted({cell["seeds"] for cell in document["cells"] if "seeds" in cell})
+    if len(counts) < 2:
+        return str(counts[0] if counts else document.get("seeds", ""))
+    return f"{counts[0]}, and up to {counts[-1]} where intervals were wide"
+
+
 def fidelity_rows(document: Document) -> list[tuple[str, str, str]]:
     """Measure, median and worst, of each measure of how alike the images look."""
     rows = []
@@ -210,7 +219,7 @@ def made_rows(document: Document) -> list[tuple[str, str]]:
         ("epsilon", told("epsilon", "{} of the intensity range")),
         ("task", told("task")),
         ("threat level", told("threat")),
-        ("trainings per arm", told("seeds")),
+        ("trainings per arm", trainings_text(document)),
         ("epochs", _pairs(epochs) if len(set(epochs.values())) > 1 else _first(epochs)),
         ("victims' input", told("image_size", "{} px")),
         (

@@ -7,13 +7,17 @@ victims share; trainings whose victims are better or worse, and lean to one clas
 and what one victim makes of one image. A victim is right where the sum of these is above 0, so the
 true scores, over all patients and all trainings there could be, are known in closed form. Each
 verification draws patients 200 times instead of 500, to save time.
+
+Of each cell the first 3, the first 5 and all 10 trainings are weighed, and then as `verify` does:
+three, and five and ten only where a score stays open after three and five. So *3 to 10* also counts
+what it costs to look more than once.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import numpy as np
@@ -22,9 +26,10 @@ from scipy.stats import norm
 
 from medshield import sample
 from medshield.arms import CLEAN, PROTECTED
-from medshield.evidence import PROTECTED_LEAKAGE, measured
+from medshield.evidence import Leakage, Verdict, measured
 from medshield.sample import Sample
 from medshield.tasks import Classification
+from medshield.verify_config import VerifyConfig
 from tests.tools.tables import table
 
 TASK = Classification(("negative", "positive"))
@@ -34,6 +39,9 @@ LEAN = {CLEAN: 0.3, PROTECTED: 1.0}
 """Victims of clean images lean less to one class."""
 SPREADS = {"alike": 0.0, "as measured": 0.12, "unlike": 0.35}
 """Standard deviation of trainings, in units of the spread of images about the decision."""
+ROUNDS = VerifyConfig().counts
+COUNTS = {**{str(count): (count,) for count in ROUNDS}, f"{ROUNDS[0]} to {ROUNDS[-1]}": ROUNDS}
+"""Name -> trainings of each arm after each round."""
 HEADER = (
     "patients",
     "images each",
@@ -45,6 +53,7 @@ HEADER = (
     "above the upper end",
     "median width",
     "called protected",
+    "trainings, mean",
 )
 
 SUMMARY = (
@@ -57,6 +66,8 @@ SUMMARY = (
     "highest",
     "median width, most patients",
     "called protected, nothing leaks, most patients",
+    "called protected, 0.15 leaks, highest",
+    "trainings, mean",
 )
 
 
@@ -67,14 +78,12 @@ class Scene:
     Attributes:
         patients: half of each class.
         images: of each.
-        trainings: of each arm.
         spread: a key of SPREADS.
         leakage: the true one, of balanced accuracy.
     """
 
     patients: int
     images: int
-    trainings: int
     spread: str
     leakage: float
 
@@ -114,8 +123,8 @@ class Scene:
             above[arm] = float(weights @ abs(auroc - 0.5) / weights.sum())
         return above[PROTECTED] / above[CLEAN]
 
-    def draw(self, rng: np.random.Generator) -> Sample:
-        """One verification of one cell."""
+    def draw(self, rng: np.random.Generator, trainings: int) -> Sample:
+        """One verification of one cell, with so many trainings of each arm."""
         groups = np.repeat(np.arange(self.patients), self.images)
         targets = groups % 2
         sign = np.where(targets == 1, 1.0, -1.0)
@@ -124,7 +133,7 @@ class Scene:
         for arm in (CLEAN, PROTECTED):
             quality, lean = self._deviations(arm)
             arms[arm] = []
-            for _ in range(self.trainings):
+            for _ in range(trainings):
                 towards = rng.normal(0, lean) if lean else 0.0
                 above = self.centre(arm) + (rng.normal(0, quality) if quality else 0.0) + patients
                 above = above + rng.normal(0, self.own, len(groups)) + towards * sign
@@ -135,39 +144,59 @@ class Scene:
 
 def scenes() -> Iterator[Scene]:
     """All that are simulated."""
-    for patients, images in ((60, 1), (200, 1), (600, 1)):
-        for trainings in (3, 5, 10):
-            for spread in SPREADS:
-                for leakage in (0.0, 0.4):
-                    yield Scene(patients, images, trainings, spread, leakage)
+    for patients, images in ((60, 1), (200, 3), (600, 1)):
+        for spread in SPREADS:
+            for leakage in (0.0, 0.15, 0.4):
+                yield Scene(patients, images, spread, leakage)
 
 
 def rows(job: tuple[Scene, int, int, int]) -> list[list[str]]:
-    """The table's rows of one scene, one for each score."""
+    """The table's rows of one scene, one for each number of trainings and each score."""
     scene, draws, bootstrap, seed = job
     sample.BOOTSTRAP_DRAWS = bootstrap
-    rng = np.random.default_rng([seed, scene.patients, scene.trainings])
-    found = [measured(scene.draw(rng), FLOOR, "last epoch") for _ in range(draws)]
+    rng = np.random.default_rng([seed, scene.patients, round(100 * scene.leakage)])
+    found = []
+    for _ in range(draws):
+        drawn = scene.draw(rng, ROUNDS[-1])
+        found.append({count: measured(_first(drawn, count), FLOOR, "") for count in ROUNDS})
     return [
-        _row(scene, score, [each[number] for each in found]) for number, score in enumerate(FLOOR)
+        _row(scene, name, score, [decided(each, counts, number) for each in found])
+        for name, counts in COUNTS.items()
+        for number, score in enumerate(FLOOR)
     ]
 
 
-def _row(scene: Scene, score: str, found: list) -> list[str]:
-    true = scene.true(score)
+def _first(drawn: Sample, count: int) -> Sample:
+    """With the first trainings alone."""
+    return replace(drawn, scores=drawn.scores[:count], drawn=drawn.drawn[:, :count])
+
+
+def decided(
+    found: dict[int, tuple[Leakage, ...]], counts: Sequence[int], number: int
+) -> tuple[int, Leakage]:
+    """The round after which a score is no longer open, or the last one."""
+    for count in counts:
+        if not found[count][number].is_open:
+            break
+    return count, found[count][number]
+
+
+def _row(scene: Scene, trainings: str, score: str, counted: list[tuple[int, Leakage]]) -> list[str]:
+    true, found = scene.true(score), [one for _, one in counted]
     covered = [one.low <= true <= one.high for one in found]
     above = [true > one.high for one in found]
-    called = [one.clean_low > one.floor and one.high <= PROTECTED_LEAKAGE for one in found]
+    called = [one.verdict is Verdict.PROTECTED for one in found]
     return [
         str(scene.patients),
         str(scene.images),
-        str(scene.trainings),
+        trainings,
         scene.spread,
         score.replace("_", " "),
         f"{true:.2f}",
         *(f"{100 * np.mean(each):.1f} %" for each in (covered, above)),
         f"{np.median([one.high - one.low for one in found]):.2f}",
         f"{100 * np.mean(called):.1f} %",
+        f"{mean(count for count, _ in counted):.1f}",
     ]
 
 
@@ -178,10 +207,10 @@ def summary(made: Sequence[Sequence[str]]) -> str:
     for trainings, spread in kinds:
         own = [row for row in made if (row[2], row[3]) == (trainings, spread)]
         most = max(own, key=lambda row: int(row[0]))[0]
+        decisions = [row for row in own if row[4] == "balanced accuracy"]
         # A single cell that leaks nothing, with as many patients as there were at the most.
-        (best,) = (
-            row for row in own if (row[0], row[4], row[5]) == (most, "balanced accuracy", "0.00")
-        )
+        (best,) = (row for row in decisions if (row[0], row[5]) == (most, "0.00"))
+        limit = [_percent(row[9]) for row in decisions if row[5] == "0.15"]
         covered, above = ([_percent(row[column]) for row in own] for column in (6, 7))
         lines.append(
             [
@@ -191,10 +220,12 @@ def summary(made: Sequence[Sequence[str]]) -> str:
                 *(f"{value:.1f} %" for value in (mean(above), max(above))),
                 best[8],
                 f"{_percent(best[9]):.0f} %",
+                f"{max(limit):.1f} %",
+                f"{mean(float(row[10]) for row in own):.1f}",
             ]
         )
     covered = [_percent(row[6]) for row in made]
-    leaking = [_percent(row[9]) for row in made if row[5] != "0.00" and float(row[5]) > 0.2]
+    leaking = [_percent(row[9]) for row in made if float(row[5]) > 0.3]
     return "\n\n".join(
         [
             table(SUMMARY, lines),
@@ -203,7 +234,7 @@ def summary(made: Sequence[Sequence[str]]) -> str:
             f"{sum(value > 97 for value in covered)} above, "
             f"{sum(value < 93 for value in covered)} below. "
             f"Above the upper end {mean(_percent(row[7]) for row in made):.1f} % in the mean. "
-            f"Called protected where 0.2 and more leaks: at most {max(leaking):.1f} %.",
+            f"Called protected where 0.3 and more leaks: at most {max(leaking):.1f} %.",
         ]
     )
 

@@ -1,0 +1,104 @@
+"""Trainings in rounds: of every cell a few, and more of those that they leave open.
+
+Three trainings that differ say little. To train all cells ten times would cost three times as
+much, also where a glance shows that a release leaks; so only those are trained more often which
+nothing but the width of an interval keeps from being protected, while no other cell leaks. The
+rounds are few and set beforehand, since each one is a chance to be deceived; how often that
+happens is measured in docs/evidence.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from medshield import forecast, progress, trials
+from medshield.arms import NOISE
+from medshield.evidence import CellResult, open_cells
+from medshield.preparation import Jobs, Preparation
+from medshield.threats import levels_up_to
+from medshield.trials import Cell, Trial
+from medshield.weighing import Weighing
+
+Trials = dict[str, list[Trial]]
+"""Of one cell: arm -> its trials."""
+
+
+@dataclass
+class Rounds:
+    """The trainings of a verification.
+
+    Attributes:
+        ready: what is trained.
+        weighing: what cells are weighed by.
+        jobs, kept: trainings of each cell that are finished, and what came of them.
+        results: of each cell.
+    """
+
+    ready: Preparation
+    weighing: Weighing
+    jobs: dict[Cell, Jobs] = field(default_factory=dict)
+    kept: dict[Cell, Trials] = field(default_factory=dict)
+    results: dict[Cell, CellResult] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Train every cell, and those that stay open again."""
+        self._train(self.ready.jobs(), "training victims")
+        for count in self.ready.config.counts[1:]:
+            undecided = self._open()
+            if not undecided:
+                break
+            further = {cell: self._further(cell, count) for cell in undecided}
+            every = [job for jobs in further.values() for arm in jobs.values() for job in arm]
+            progress.logger.info(
+                "no cell leaks, but intervals are wide: %d more trainings of %s, about %s",
+                len(every),
+                ", ".join(cell.name for cell in undecided),
+                forecast.said(forecast.seconds(every, self.ready.config.workers)),
+            )
+            self._train(further, "training more victims")
+
+    def _open(self) -> list[Cell]:
+        """The cells that more trainings may decide at any level that is run, in their order."""
+        found: set[Cell] = set()
+        for level in levels_up_to(self.ready.config.threat):
+            below = levels_up_to(level)
+            results = [result for result in self.results.values() if result.level in below]
+            found.update(result.cell for result in open_cells(results, level))
+        return [cell for cell in self.results if cell in found]
+
+    def _further(self, cell: Cell, count: int) -> Jobs:
+        """Trainings up to so many of each arm; one of random noise is enough."""
+        config = self.ready.config
+        return {
+            arm: [
+                replace(jobs[0], seed=config.victim_seed(number))
+                for number in range(len(jobs), count)
+            ]
+            for arm, jobs in self.jobs[cell].items()
+            if arm != NOISE
+        }
+
+    def _train(self, jobs: dict[Cell, Jobs], said: str) -> None:
+        """Run jobs and weigh their cells anew."""
+        for (cell, arm, job), trial in self._trained(jobs, said):
+            self.jobs.setdefault(cell, {}).setdefault(arm, []).append(job)
+            self.kept.setdefault(cell, {}).setdefault(arm, []).append(trial)
+        for cell in jobs:
+            level = self.ready.cells.level_of(cell)
+            self.results[cell] = self.weighing.result(cell, level, self.kept[cell])
+
+    def _trained(
+        self, jobs: dict[Cell, Jobs], said: str
+    ) -> Iterator[tuple[tuple[Cell, str, trials.Job], Trial]]:
+        order = [
+            (cell, arm, job)
+            for cell, arms in jobs.items()
+            for arm, found in arms.items()
+            for job in found
+        ]
+        with progress.bar(said) as update:
+            every = trials.run_all([job for *_, job in order], self.ready.config.workers)
+            for done, pair in enumerate(zip(order, every, strict=True), 1):
+                yield pair
+                update(done, len(order))
