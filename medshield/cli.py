@@ -92,13 +92,15 @@ def scan(source: Path, **values: Any) -> int:
     medshield scan ./dicoms --preview ./look.png
     """
     _set_up(values, source)
-    from medshield import preview, progress, tables
+    from medshield import progress, tables
     from medshield.budget import parse_epsilon
     from medshield.dataset.scan import scan as run
 
     epsilon = parse_epsilon(values["eps"]) if values["eps"] is not None else None
     target = values["preview"]
     if target:
+        from medshield import preview
+
         preview.refuse_target(target, source)
     with progress.bar("reading") as update:
         found = run(

@@ -16,8 +16,6 @@ from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -160,6 +158,9 @@ def _principal_axes(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def _centres(points: Tensor, count: int, seed: int) -> Tensor:
     """(count, axes); one thread, as several would add up in an order that varies."""
+    from sklearn.cluster import KMeans  # loads much, and for images without labels alone
+    from sklearn.exceptions import ConvergenceWarning
+
     known = min(count, len(points))
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct images than clusters

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Array = NDArray[Any]
 SSIM_WINDOW = 7
@@ -31,6 +30,8 @@ def auroc(scores: Array, positive: Array) -> float:
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         return float("nan")
+    from scipy.stats import rankdata  # as slow to load as all the rest of `check`
+
     ranks = rankdata(scores)
     return float((ranks[positive].sum() - positives * (positives + 1) / 2) / positives / negatives)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from medshield.check import CheckResult
-from medshield.dataset.scanned import Scan
 from medshield.places import Places
 from medshield.text import counted, listed, printable
 
 if TYPE_CHECKING:
+    from medshield.check import CheckResult
     from medshield.dataset.annotations import Annotations
+    from medshield.dataset.scanned import Scan
     from medshield.fitting import FitOutcome
     from medshield.manifest import Record
     from medshield.preview import Preview

@@ -232,12 +232,12 @@ def test_verify_takes_labels_that_are_given_or_found(tmp_path, given, monkeypatc
     labels = with_table(tmp_path / "elsewhere" if given else source, rows) / "labels.csv"
     seen = []
 
-    def train(jobs, workers):
+    def train(jobs, _workers):
         job = next(iter(jobs.values()))["protected"][0]
         seen.append((job.task.classes, job.parts.train.targets))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("medshield.verify._trained", train)
+    monkeypatch.setattr("medshield.trials.run_all", train)
     run = medshield("verify", tmp_path / "out", *(("--labels", labels) if given else ()))
     assert run.code == 130, run.err
     classes, targets = seen[0]

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from medshield.countermeasures.base import Filter
 from medshield.tasks import Task
@@ -44,6 +43,8 @@ class Blur(Filter):
     name = "blur"
 
     def filtered(self, images: Tensor) -> Tensor:
+        from torchvision.transforms.v2.functional import gaussian_blur  # loads much
+
         blurred: Tensor = gaussian_blur(images, [5, 5], [1.0, 1.0])
         return blurred
 

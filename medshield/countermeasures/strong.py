@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import RandAugment
 
 from medshield.countermeasures.base import Countermeasure
 from medshield.tasks import Segmentation, Task
@@ -29,5 +28,7 @@ class Strong(Countermeasure):
         return not isinstance(task, Segmentation)  # masks would have to move along
 
     def on_train_batch(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        from torchvision.transforms.v2 import RandAugment  # loads much; `protect` needs none of it
+
         augment = RandAugment(self.operations, self.magnitude)
         return torch.stack([augment(image) for image in images]).clamp(0, 1), targets

@@ -9,7 +9,6 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import TrivialAugmentWide
 
 from medshield.countermeasures.base import Countermeasure
 from medshield.tasks import Segmentation, Task
@@ -53,6 +52,8 @@ class UEraser(Countermeasure):
         images = torch.where(self._chosen(images), contrasted, images)
         images = torch.where(self._chosen(images), _shuffled(images), images)
         if self.moves:
+            from torchvision.transforms.v2 import TrivialAugmentWide  # loads much
+
             augment = TrivialAugmentWide()
             images = torch.stack([augment(image) for image in images]).clamp(0, 1)
         return images, targets

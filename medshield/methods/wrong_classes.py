@@ -17,7 +17,6 @@ from itertools import combinations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from medshield.metrics import macro_auroc
@@ -108,6 +107,8 @@ def _exchanged(choice: Choice) -> Iterator[Choice]:
 
 def _taught(seen: Features, clean: Features, truth: NDArray[np.int64]) -> float:
     """How far from 0.5 the macro AUROC on clean features is, after a fit to those seen."""
+    from sklearn.linear_model import LogisticRegression  # loads much; most methods need none
+
     mean, spread = seen.mean(0), seen.std(0) + 1e-6
     classifier = LogisticRegression(
         C=PENALTY, max_iter=MOST_ITERATIONS, class_weight="balanced"

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
-from scipy.spatial import cKDTree
 
 from medshield.errors import RefusedFile
 
@@ -95,6 +94,8 @@ class TableView:
 
     def _candidates(self, used: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
         """The distinct entries that a pixel may take, and a place of each; grey stays grey."""
+        from scipy.spatial import cKDTree  # loads much, and for palettes alone
+
         grey = np.all(self.entries == self.entries[:, :1], axis=1)
         usable = self.usable & grey if grey[used].all() else self.usable
         places = np.flatnonzero(usable)
