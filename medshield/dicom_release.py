@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from medshield import manifest
 from medshield.dataset import examples
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import unreadable
+from medshield.dataset.walk import see_source, see_unchanged, unreadable
 from medshield.errors import RefusedFile
 from medshield.formats.base import READ_ONLY
 from medshield.formats.dicom.codec import read_tag
@@ -95,8 +95,8 @@ class DicomRelease:
                 if isinstance(identity, Identity):
                     known[path] = identity
                 else:
-                    (self._places.partial / path).unlink(missing_ok=True)
-                    yield self._journal.add(_refused(done.record, identity))
+                    refused = self._refused(done.record, identity)
+                    yield self._journal.add(refused)
             uids = {
                 uid: uid_of(key.secret_for("SOP instance", uid))
                 for identity in known.values()
@@ -133,10 +133,11 @@ class DicomRelease:
             left_out = missing(raw, is_released)
             self._write(file.path, data)
             checksum = manifest.sha256(source)
+            see_unchanged(self._found.source, file)
         except OSError as error:
-            return _refused(Record(file.path, "refused", DICOM), unreadable(error))
+            return self._refused(Record(file.path, "refused", DICOM), unreadable(error))
         except RefusedFile as error:
-            return _refused(Record(file.path, "refused", DICOM), str(error))
+            return self._refused(Record(file.path, "refused", DICOM), str(error))
         reason = file.reason
         if left_out:
             reason += f"; it lists {left_out} file(s) that are not in the release"
@@ -216,9 +217,15 @@ class DicomRelease:
         path = self._places.partial / record.path
         return replace(record, sha256=manifest.sha256(path), bytes=path.stat().st_size)
 
+    def _refused(self, record: Record, reason: str) -> Finished:
+        """A file that is not released after all, and taken out if it was in the release.
 
-def _refused(record: Record, reason: str) -> Finished:
-    return Finished(Record(record.path, "refused", record.format, reason=reason))
+        Raises:
+            SourceLost: because nothing of the source is left.
+        """
+        see_source(self._found.source)
+        (self._places.partial / record.path).unlink(missing_ok=True)
+        return Finished(Record(record.path, "refused", record.format, reason=reason))
 
 
 def _table(known: Mapping[str, Identity], uids: Mapping[str, str]) -> bytes:

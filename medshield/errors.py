@@ -20,6 +20,10 @@ class InputError(MedshieldError):
     exit_code = 2
 
 
+class SourceLost(InputError):
+    """The whole source is gone while a run is at it, which can go on when it is back."""
+
+
 class VerdictError(MedshieldError):
     """A bound, a checksum or a verdict failed."""
 

@@ -20,7 +20,7 @@ from typing import Any
 from medshield import journal, manifest, progress
 from medshield.dataset.scanned import Scan
 from medshield.dicom_release import DicomRelease, is_companion
-from medshield.errors import InputError
+from medshield.errors import InputError, SourceLost
 from medshield.fitting import fitted, new_key
 from medshield.generator import Generator, read_key
 from medshield.journal import JOURNAL, Finished
@@ -100,6 +100,8 @@ def protect(config: ProtectConfig) -> Outcome:
                 generator = Generator.load(kept, pick_device(config.device))
             try:
                 return _protect(config, found, generator, places)
+            except SourceLost:
+                raise
             except InputError:  # nothing can come of it, so nothing is worth keeping
                 places.remove_unfinished()
                 raise
@@ -213,8 +215,7 @@ def _digest(found: Scan) -> str:
     """What the plan hangs on, so that a source that changed is not resumed as if it had not."""
     digest = hashlib.sha256()
     for file in found.files:
-        status = (found.source / file.path).lstat()
-        facts = [file.path, file.action, status.st_size, status.st_mtime_ns]
+        facts: list[Any] = [file.path, file.action, file.stamp]
         if file.annotation:
             facts += [file.annotation.label, file.annotation.findings, file.annotation.mask]
         digest.update(json.dumps(facts).encode())

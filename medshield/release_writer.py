@@ -22,7 +22,7 @@ from medshield import manifest
 from medshield.augmentation import resized
 from medshield.dataset import examples
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import unreadable
+from medshield.dataset.walk import see_source, see_unchanged, unreadable
 from medshield.errors import RefusedFile
 from medshield.formats import DecodedImage, IntensityRange, codec_named
 from medshield.formats.base import PerFrame
@@ -92,7 +92,7 @@ class ReleaseWriter:
         ready: list[tuple[SourceFile, DecodedImage, Tensor]] = []
         for file, read in zip(block, pool.map(self._read, block), strict=True):
             if isinstance(read, str):
-                yield self._journal.add(_refused(file, read))
+                yield self._journal.add(self._refused(file, read))
             else:
                 ready.append((file, *read))
         deltas = self._deltas(ready)
@@ -137,9 +137,14 @@ class ReleaseWriter:
         try:
             source = (self._found.source / file.path).open("rb")
         except OSError as error:
-            return _refused(file, unreadable(error))
+            return self._refused(file, unreadable(error))
         with source, temporary.open("wb") as target:
             shutil.copyfileobj(source, target)
+        try:
+            see_unchanged(self._found.source, file)
+        except RefusedFile as error:
+            temporary.unlink()
+            return self._refused(file, str(error))
         digest, size = manifest.sha256(temporary), temporary.stat().st_size
         self._places.put(temporary, file.path)
         record = Record(
@@ -153,7 +158,7 @@ class ReleaseWriter:
             finished = self._written(file, image, delta, temporary)
         except RefusedFile as error:
             temporary.unlink(missing_ok=True)
-            return self._journal.add(_refused(file, str(error)))
+            return self._journal.add(self._refused(file, str(error)))
         self._places.put(temporary, file.path)
         return self._journal.add(finished)
 
@@ -199,13 +204,20 @@ class ReleaseWriter:
             notes=notes,
         )
         try:
-            return Finished(record, manifest.sha256(self._found.source / file.path))
+            checksum = manifest.sha256(self._found.source / file.path)
         except OSError as error:
             raise RefusedFile(unreadable(error)) from error
+        see_unchanged(self._found.source, file)
+        return Finished(record, checksum)
 
+    def _refused(self, file: SourceFile, reason: str) -> Finished:
+        """A file that is not released after all.
 
-def _refused(file: SourceFile, reason: str) -> Finished:
-    return Finished(Record(file.path, "refused", file.format, reason=reason))
+        Raises:
+            SourceLost: because nothing of the source is left.
+        """
+        see_source(self._found.source)
+        return Finished(Record(file.path, "refused", file.format, reason=reason))
 
 
 def _blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medshield import planning
+from medshield.dataset import examples
 from medshield.formats.png.codec import PngCodec
 from medshield.methods.error_minimizing import ErrorMinimizing
 from tests.builders import (
@@ -560,3 +562,62 @@ def test_what_lies_outside_a_narrow_range_stays_or_the_file_is_refused(tmp_path)
                 True,
             )
     assert medshield("check", out, "--source", source).code == 0
+
+
+def source_lost_at(monkeypatch, source, away, number):
+    """Let a network folder vanish (its mount point stays) when so many images were decoded."""
+    decoded, calls = examples.decoded, []
+
+    def decoding(path, handling):
+        calls.append(path)
+        if len(calls) == number:
+            source.rename(away)
+            source.mkdir()
+        return decoded(path, handling)
+
+    monkeypatch.setattr(examples, "decoded", decoding)
+
+
+@pytest.mark.parametrize("method", ["synthetic", "em"])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_source_that_vanishes_stops_the_run_and_loses_nothing(
+    tmp_path, monkeypatch, method, workers
+):
+    source = in_classes(tmp_path / "in", each=4)
+    settings = ("--method", method, *TINY, "--seed", "2", "--workers", workers)
+    whole = protected(source, tmp_path / "whole", *settings)
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        source_lost_at(patch, source, tmp_path / "away", 3)
+        run = medshield("protect", source, "-o", out, *settings)
+    assert run.code == 2
+    assert run.err.count("\n") == 1 + run.err.count(" of ")  # one line beside progress
+    assert f"{source}: the source can't be read any more" in run.err
+    assert "--resume" in run.err
+    assert not out.exists()
+    source.rmdir()
+    (tmp_path / "away").rename(source)
+    protected(source, out, *settings, "--resume")
+    assert tree(out) == tree(whole)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".txt"])
+def test_a_file_that_changes_meanwhile_is_not_released(tmp_path, monkeypatch, suffix):
+    source = in_classes(tmp_path / "in")
+    (source / "notes.txt").write_text("as it was scanned")
+    changing = source / ("benign/1.png" if suffix == ".png" else "notes.txt")
+    plan_for = planning.plan_for
+
+    def planned(*arguments):
+        found = plan_for(*arguments)
+        with changing.open("ab") as file:
+            file.write(b"more")
+        return found
+
+    monkeypatch.setattr("medshield.protect.plan_for", planned)
+    run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--seed", "2")
+    assert run.code == 3, run.err
+    record = manifest(tmp_path / "out")[changing.relative_to(source).as_posix()]
+    assert record["status"] == "refused"
+    assert "changed" in record["reason"]
+    assert not (tmp_path / "out" / record["path"]).exists()

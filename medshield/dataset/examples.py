@@ -15,7 +15,7 @@ from medshield.augmentation import resized
 from medshield.dataset.intensity import range_of
 from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import unreadable
+from medshield.dataset.walk import see_source, unreadable
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import DecodedImage, Handling, recognise
 from medshield.models import SIZE_STEP
@@ -185,6 +185,7 @@ def load(
             image = decoded((root or found.source) / file.path, found.handling)
             target = target_tensor(file, found, size)
         except RefusedFile as error:
+            see_source(root or found.source)
             if refused is None:
                 raise RefusedFile(f"{file.path}: {error}") from error
             refused[file.path] = str(error)

@@ -18,7 +18,15 @@ from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.masks import speaks_of_masks
 from medshield.dataset.samples import Glance, Samples, Values, glance, sample
 from medshield.dataset.scanned import MASK_REASON, Scan, SourceFile
-from medshield.dataset.walk import plan_other, refuse_secrets, suffix_of, unreadable, walk
+from medshield.dataset.walk import (
+    plan_other,
+    refuse_secrets,
+    see_source,
+    stamp_of,
+    suffix_of,
+    unreadable,
+    walk,
+)
 from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFile
 from medshield.formats import Codec, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
@@ -68,6 +76,7 @@ def scan(
         raise InputError(
             f"{source}: the folder is empty; expected images (PNG, JPEG, TIFF, DICOM, NIfTI)"
         )
+    stamps = {path: stamp_of(source / path) for path in found}
     codecs, plans = _recognised(source, found)
     looks: dict[str, _Look] = {}
     samples = Samples()
@@ -78,6 +87,8 @@ def scan(
             looks[look.plan.path] = look
             if look.glance:
                 samples.add(look.plan.path, look.glance, values)
+            if look.plan.action == "refuse":
+                see_source(source)
             progress(len(looks), len(codecs))
     plans |= {path: look.plan for path, look in looks.items()}
     others = {path for path, look in looks.items() if not look.is_image}
@@ -105,6 +116,7 @@ def scan(
     known = dict(known_ranges or {})
     ranges = known | choose(_that_count(glances, plans, known), samples, intensity)
     files = [_with_range(plans[path], glances, ranges) for path in found]
+    files = [replace(file, stamp=stamps[file.path]) for file in files]
     used = {file.kind for file in files}
     ranges = {kind: ranges[kind] for kind in ranges if kind in used}
     if epsilon is not None:

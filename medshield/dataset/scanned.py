@@ -31,6 +31,7 @@ class SourceFile:
         details: technical facts, as the codec gave them.
         grey, is_integer, step: of an image, see `DecodedImage`.
         slopes: the smallest and the largest size of a slope in its frames.
+        stamp: tells whether it was written to since, see `walk.stamp_of`.
     """
 
     path: str
@@ -46,6 +47,7 @@ class SourceFile:
     slopes: tuple[float, float] = (1.0, 1.0)
     is_integer: bool = True
     step: float = 1.0
+    stamp: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from medshield.dataset.scanned import SourceFile
-from medshield.errors import InputError
+from medshield.errors import InputError, RefusedFile, SourceLost
 from medshield.manifest import OWN_FILES
 
 SIDECAR_SUFFIXES = frozenset(
@@ -80,6 +80,45 @@ def refuse_secrets(source: Path, paths: Mapping[str, str]) -> None:
 def unreadable(error: OSError) -> str:
     """Why a file is refused that the system does not hand out."""
     return f"can't be read ({error.strerror}); mend its access rights or its disk, or remove it"
+
+
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """What is another when a file was written to: bytes and time, ns; None if it can't be told."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def see_unchanged(source: Path, file: SourceFile) -> None:
+    """See to it that a file is the one that was scanned; asked once it was read.
+
+    Raises:
+        RefusedFile: it was written to.
+    """
+    if stamp_of(source / file.path) != file.stamp:
+        raise RefusedFile("it changed since it was scanned; protect it when nothing writes to it")
+
+
+def see_source(source: Path) -> None:
+    """See to it that a file which can't be read is not one of a source that is gone as a whole.
+
+    Of a network folder that vanished, the empty mount point may be left.
+
+    Raises:
+        SourceLost: nothing is there.
+    """
+    try:
+        with os.scandir(source) as entries:
+            if next(entries, None) is not None:
+                return
+    except OSError:
+        pass
+    raise SourceLost(
+        f"{source}: the source can't be read any more; when it is back, run again (protect: with "
+        "--resume)"
+    )
 
 
 def suffix_of(path: str) -> str:
