@@ -15,6 +15,7 @@ from pathlib import Path
 from medshield.errors import InputError
 
 CONFIGURATION = "config.json"
+PLAN = "plan.jsonl"
 GENERATOR = "generator"
 
 
@@ -129,6 +130,17 @@ def refuse_existing(target: Path, what: str) -> None:
             f"{target}: already exists; a finished {what} is never overwritten: remove it or "
             "choose another -o"
         )
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that names given in a folder outlive a loss of power, where the system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems know no such thing
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ it is whole, so that a killed run is never mistaken for a finished one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from medshield import journal, manifest, progress
+from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
 from medshield.dataset.scanned import Scan
+from medshield.dataset.walk import see_source
 from medshield.dicom_release import DicomRelease, is_companion
 from medshield.errors import InputError, SourceLost
 from medshield.fitting import fitted, new_key
@@ -31,12 +32,14 @@ from medshield.models import pick_device
 from medshield.places import (
     CONFIGURATION,
     GENERATOR,
+    PLAN,
     Places,
     default_release,
     keep_apart,
     locked,
     named,
     refuse_existing,
+    sync_folder,
     target_errors,
 )
 from medshield.planning import load_generator, plan_for
@@ -90,11 +93,11 @@ def protect(config: ProtectConfig) -> Outcome:
     if not config.resume:
         places.refuse_leftovers()
     generator = load_generator(config)
-    found = plan_for(config, generator)
+    found = _planned(config, generator, places)
     with target_errors(target, resumable=True):
         make_private_folder(places.private)
         with locked(places.private):
-            _open_places(places, config.fingerprint() | {"plan": _digest(found)})
+            _open_places(config, found, places)
             kept = places.private / GENERATOR
             if Generator.is_complete(kept):
                 generator = Generator.load(kept, pick_device(config.device))
@@ -191,8 +194,9 @@ def _finish(
     _write_private_papers(places, generator, finished)
     os.sync()
     places.partial.rename(places.release)
+    sync_folder(places.release.parent)
     shutil.rmtree(places.scratch, ignore_errors=True)
-    for name in (JOURNAL, KEY):  # the generator's folder holds the key
+    for name in (JOURNAL, PLAN, KEY):  # the generator's folder holds the key
         (places.private / name).unlink(missing_ok=True)
     backbone = setting.pretrained.name if setting.pretrained else None
     return Outcome(places.release, tuple(records), summary, backbone)
@@ -211,43 +215,41 @@ def _write_private_papers(places: Places, generator: Generator, finished: list[F
     write_private(places.private / LABEL_MAP, json.dumps(labels, indent=2).encode() + b"\n")
 
 
-def _digest(found: Scan) -> str:
-    """What the plan hangs on, so that a source that changed is not resumed as if it had not."""
-    digest = hashlib.sha256()
-    for file in found.files:
-        facts: list[Any] = [file.path, file.action, file.stamp]
-        if file.annotation:
-            facts += [file.annotation.label, file.annotation.findings, file.annotation.mask]
-        digest.update(json.dumps(facts).encode())
-    return digest.hexdigest()
-
-
-def _open_places(places: Places, wanted: dict[str, Any]) -> None:
-    """Make the folders of a run, or find those of the run to resume.
+def _planned(config: ProtectConfig, generator: Generator | None, places: Places) -> Scan:
+    """The plan of the run to resume; or a new one, where there is none.
 
     Raises:
-        InputError: the run to resume was another one.
+        InputError: the run to resume was another one, or nothing can be protected.
     """
     configuration = places.private / CONFIGURATION
-    if configuration.is_file():
-        _same_run(places, json.loads(configuration.read_text()), wanted)
-    places.partial.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(places.scratch, ignore_errors=True)
-    make_private_folder(places.scratch)
-    write_private(configuration, json.dumps(wanted, indent=2).encode() + b"\n")
-
-
-def _same_run(places: Places, earlier: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises: InputError: settings or source are not those of the interrupted run."""
+    if not configuration.is_file():
+        return plan_for(config, generator)
+    earlier, wanted = json.loads(configuration.read_text()), config.fingerprint()
     other = sorted(name for name in wanted if earlier.get(name) != wanted[name])
-    if not other:
-        return
-    what = (
-        "the source changed since the run was interrupted"
-        if other == ["plan"]
-        else f"the interrupted run had other settings ({', '.join(other)})"
-    )
-    raise InputError(
+    if other:
+        raise _another_run(places, f"the interrupted run had other settings ({', '.join(other)})")
+    if not (places.private / PLAN).is_file():  # of a release that was finished, and is gone
+        return plan_for(config, generator)
+    see_source(config.source)
+    found = read_plan(places.private / PLAN, config.source)
+    if has_changed(found):
+        raise _another_run(places, "the source changed since the run was interrupted")
+    return found
+
+
+def _another_run(places: Places, what: str) -> InputError:
+    return InputError(
         f"{places.private}: {what}; resume with the same ones, or remove it and "
         f"{places.partial.name} to start again"
     )
+
+
+def _open_places(config: ProtectConfig, found: Scan, places: Places) -> None:
+    """Make the folders of a run, or clean those of the run to resume."""
+    places.partial.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(places.scratch, ignore_errors=True)
+    make_private_folder(places.scratch)
+    if not (places.private / PLAN).is_file():
+        write_plan(found, places.private / PLAN)
+        settings = json.dumps(config.fingerprint(), indent=2)
+        write_private(places.private / CONFIGURATION, settings.encode() + b"\n")

@@ -417,6 +417,7 @@ def test_an_interrupted_run_is_finished_by_resume(tmp_path, monkeypatch, count):
     assert "other settings (seed)" in other.err
     with monkeypatch.context() as patch:
         calls = interrupted_after(patch, -1)
+        patch.setattr(planning, "scan", lambda *_, **__: pytest.fail("scanned again"))
         run = medshield("protect", source, "-o", out, *settings, "--resume", "--workers", "3")
     assert run.code == 0, run.err
     assert len(calls) == 8 - count  # nothing finished was done again
@@ -454,12 +455,16 @@ def test_without_a_seed_a_resumed_run_keeps_its_key(tmp_path, monkeypatch):
     assert_sound(source, tmp_path / "out")
 
 
-def test_a_source_that_changed_is_not_resumed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", ["written", "added", "removed"])
+def test_a_source_that_changed_is_not_resumed(tmp_path, monkeypatch, change):
     source = in_classes(tmp_path / "in")
     with monkeypatch.context() as patch:
         interrupted_after(patch, 2)
         medshield("protect", source, "-o", tmp_path / "out", *EIGHT)
-    png(source / "benign" / "0.png", 50)
+    if change == "removed":
+        (source / "benign" / "0.png").unlink()
+    else:
+        png(source / "benign" / ("0.png" if change == "written" else "new.png"), 50)
     run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--resume")
     assert run.code == 2
     assert "the source changed" in run.err

@@ -1,0 +1,88 @@
+"""The plan of a run, kept in its private folder: JSON lines, first what all files share.
+
+Whoever goes on with a run, or does a share of it, acts on the same plan and reads no file twice.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from medshield.dataset.annotations import Annotation, Annotations
+from medshield.dataset.scanned import Scan, SourceFile
+from medshield.dataset.walk import stamp_of, walk
+from medshield.formats import Handling, IntensityRange
+from medshield.private import private_file
+
+
+def write_plan(found: Scan, path: Path) -> None:
+    """Keep a plan, whole or not at all."""
+    labels = found.annotations
+    shared = {
+        "ranges": {kind: asdict(found.ranges[kind]) for kind in found.ranges},
+        "handling": asdict(found.handling),
+        "annotations": labels
+        and {
+            "task": labels.task,
+            "classes": labels.classes,
+            "unlabelled": labels.unlabelled,
+            "masks": sorted(labels.masks),
+            "tables": sorted(labels.tables),
+            "notes": labels.notes,
+            "labelled": labels.labelled,
+        },
+    }
+    with private_file(path) as file:
+        for line in (shared, *map(asdict, found.files)):
+            file.write(json.dumps(line).encode() + b"\n")
+
+
+def read_plan(path: Path, source: Path) -> Scan:
+    """The plan that was kept.
+
+    Args:
+        path: its file.
+        source: the folder that it is of.
+    """
+    with path.open() as file:
+        shared = json.loads(next(file))
+        files = tuple(_file(json.loads(line)) for line in file)
+    return Scan(
+        source,
+        files,
+        shared["annotations"] and _annotations(shared["annotations"], files),
+        {kind: IntensityRange(**values) for kind, values in shared["ranges"].items()},
+        handling=Handling(**shared["handling"]),
+    )
+
+
+def has_changed(found: Scan) -> bool:
+    """Whether files of the source were written to, added or removed since it was scanned."""
+    stamps = {file.path: file.stamp for file in found.files}
+    there = {path: stamp_of(found.source / path) for path, _ in walk(found.source)}
+    return there != stamps
+
+
+def _file(values: dict[str, Any]) -> SourceFile:
+    for name in ("shape", "slopes", "stamp"):
+        values[name] = values[name] and tuple(values[name])
+    if annotation := values["annotation"]:
+        annotation["findings"] = annotation["findings"] and tuple(annotation["findings"])
+        values["annotation"] = Annotation(**annotation)
+    values["shape"] = values["shape"] or ()
+    return SourceFile(**values)
+
+
+def _annotations(values: dict[str, Any], files: tuple[SourceFile, ...]) -> Annotations:
+    return Annotations(
+        task=values["task"],
+        classes=tuple(values["classes"]),
+        by_path={file.path: file.annotation for file in files if file.annotation},
+        unlabelled=tuple(values["unlabelled"]),
+        masks=frozenset(values["masks"]),
+        tables=frozenset(values["tables"]),
+        notes=tuple(values["notes"]),
+        labelled=values["labelled"],
+    )
