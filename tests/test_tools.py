@@ -1,12 +1,15 @@
 """The commands behind docs/fidelity.md: they run, and they see what is wrong."""
 
+import random
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from medshield.formats.png.codec import PngCodec
-from tests.builders import dicom, jpeg, nifti, png
-from tests.tools import fidelity, throughput
+from tests.builders import dicom, in_classes, jpeg, nifti, png
+from tests.tools import fidelity, kills, throughput
 from tests.tools.tables import renew
 from tests.tools.trial import EPSILON
 
@@ -119,3 +122,29 @@ def test_throughput_names_every_format(tmp_path):
     for name in throughput.FILES:
         codec_lands_later = name.startswith("TIFF") and name not in text
         assert codec_lands_later or float(row(text, name)[-1]) > 1
+
+
+def test_kills_are_counted_and_lose_nothing(tmp_path):
+    source = in_classes(tmp_path / "in", suffixes=(".png", ".dcm"))
+    found = kills.run(source, tmp_path, 2, ["--method", "synthetic"], random.Random(0))
+    assert found.kills.total() == 2
+    assert found.releases >= 1
+    assert found.faults == 0
+    assert "2 kills" in kills.report(found)
+
+
+def test_a_release_that_is_there_too_early_is_a_fault(tmp_path, monkeypatch):
+    source = in_classes(tmp_path / "in")
+    script = (
+        "import pathlib, sys, time; place = pathlib.Path(sys.argv[1]); "
+        "again = place.exists() or place.name == 'whole'; place.mkdir(exist_ok=True); "
+        "(place / 'one').write_text('half'); time.sleep(0 if again else 60); "
+        "(place / 'one').write_text('whole')"
+    )
+    monkeypatch.setattr(
+        kills, "command", lambda _source, target, _: [sys.executable, "-c", script, str(target)]
+    )
+    monkeypatch.setattr(random.Random, "uniform", lambda *_: 2.0)
+    found = kills.run(source, tmp_path, 1, [], random.Random(0))
+    assert found.early.total() == 1
+    assert found.differing == 1
