@@ -244,7 +244,9 @@ def test_a_target_that_can_not_be_written(tmp_path, source):
     for command in ("protect", "fit"):
         refused_to_start(tmp_path, command, source, "-o", tmp_path / "file" / "out", *EIGHT)
         long = tmp_path / ("x" * 250)
-        assert "choose a shorter" in refused_to_start(tmp_path, command, source, "-o", long, *EIGHT)
+        for more in ((), ("--resume",)) if command == "protect" else ((),):
+            message = refused_to_start(tmp_path, command, source, "-o", long, *EIGHT, *more)
+            assert "choose a shorter" in message
         message = refused_to_start(tmp_path, command, source, "-o", "/proc/none/out", *EIGHT)
         assert "can't be written" in message
 
