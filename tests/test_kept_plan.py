@@ -55,3 +55,17 @@ def test_what_changed_since(tmp_path):
     assert not has_changed(found)
     png(source / "benign" / "0.png", 50)
     assert has_changed(found)
+
+
+def test_what_is_left_out_may_change(tmp_path):
+    source = in_classes(tmp_path / "in")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "log").write_text("one line")
+    (source / "folder").symlink_to(tmp_path / "elsewhere")
+    (source / "log.txt").symlink_to(tmp_path / "log")
+    found = scan(source, AnnotationOptions())
+    (tmp_path / "elsewhere" / "new").write_text("added")
+    (tmp_path / "log").write_text("another line, and more")
+    assert not has_changed(found)
+    (source / "log.txt").unlink()
+    assert has_changed(found)

@@ -1,6 +1,6 @@
 """The plan of a run, kept in its private folder: JSON lines, first what all files share.
 
-Whoever goes on with a run, or does a share of it, acts on the same plan and reads no file twice.
+Whoever goes on with a run acts on the same plan, and reads no file again to make one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from medshield.dataset.annotations import Annotation, Annotations
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import stamp_of, walk
+from medshield.dataset.walk import stamps_of, walk
 from medshield.formats import Handling, IntensityRange
 from medshield.private import private_file
 
@@ -61,17 +61,15 @@ def read_plan(path: Path, source: Path) -> Scan:
 def has_changed(found: Scan) -> bool:
     """Whether files of the source were written to, added or removed since it was scanned."""
     stamps = {file.path: file.stamp for file in found.files}
-    there = {path: stamp_of(found.source / path) for path, _ in walk(found.source)}
-    return there != stamps
+    return stamps_of(found.source, dict(walk(found.source))) != stamps
 
 
 def _file(values: dict[str, Any]) -> SourceFile:
-    for name in ("shape", "slopes", "stamp"):
-        values[name] = values[name] and tuple(values[name])
+    values["shape"], values["slopes"] = tuple(values["shape"]), tuple(values["slopes"])
+    values["stamp"] = values["stamp"] and tuple(values["stamp"])
     if annotation := values["annotation"]:
         annotation["findings"] = annotation["findings"] and tuple(annotation["findings"])
         values["annotation"] = Annotation(**annotation)
-    values["shape"] = values["shape"] or ()
     return SourceFile(**values)
 
 

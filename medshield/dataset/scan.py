@@ -22,7 +22,7 @@ from medshield.dataset.walk import (
     plan_other,
     refuse_secrets,
     see_source,
-    stamp_of,
+    stamps_of,
     suffix_of,
     unreadable,
     walk,
@@ -76,7 +76,7 @@ def scan(
         raise InputError(
             f"{source}: the folder is empty; expected images (PNG, JPEG, TIFF, DICOM, NIfTI)"
         )
-    stamps = {path: stamp_of(source / path) for path in found}
+    stamps = stamps_of(source, found)
     codecs, plans = _recognised(source, found)
     looks: dict[str, _Look] = {}
     samples = Samples()

@@ -91,6 +91,11 @@ def stamp_of(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
+def stamps_of(source: Path, found: Mapping[str, str]) -> dict[str, tuple[int, int] | None]:
+    """The stamp of each file that `walk` found; of what is left out, which may change, none."""
+    return {path: None if reason else stamp_of(source / path) for path, reason in found.items()}
+
+
 def see_unchanged(source: Path, file: SourceFile) -> None:
     """See to it that a file is the one that was scanned; asked once it was read.
 

@@ -133,7 +133,8 @@ def _breaks(document: Document) -> str:
     if worst and verdict not in (Verdict.PROTECTED, Verdict.INCONCLUSIVE):
         if _at(worst, level).get("surely_leaks", False):
             return f"Level {level} is broken by {worst['cell']}: {why}."
-        option = "--most-seeds" if worst.get("seeds") == document.get("most_seeds") else "--seeds"
+        trained_again = worst.get("seeds", 0) > document["seeds"]
+        option = "--most-seeds" if trained_again else "--seeds"
         return (
             f"Level {level} is not shown to hold against {worst['cell']}: {why}. More trainings "
             f"({option}) would narrow the interval."

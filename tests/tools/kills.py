@@ -92,6 +92,18 @@ def written(places: Places) -> dict[tuple[str, bool], int]:
     }
 
 
+def again(places: Places, before: dict[tuple[str, bool], int]) -> int:
+    """How many files that were finished before a run were written once more by it."""
+    if not places.release.exists():
+        after = written(places)
+        return sum(after.get(file, inode) != inode for file, inode in before.items())
+    return sum(
+        (places.release / path).stat().st_ino != inode
+        for (path, renewed), inode in before.items()
+        if renewed or not path.endswith(".dcm")  # which may have got its new UIDs now
+    )
+
+
 def run(
     source: Path, scratch: Path, kills: int, options: list[str], rng: random.Random
 ) -> Findings:
@@ -127,8 +139,7 @@ def run(
                 process.kill()
                 process.wait()
                 ended = False
-            after = written(places) if places.partial.exists() else {}
-            found.again += sum(after.get(file, inode) != inode for file, inode in before.items())
+            found.again += again(places, before)
             if not ended:
                 came_to = phase(places)
                 found.kills[came_to] += 1
