@@ -10,7 +10,7 @@ from typing import Any
 
 from medshield.cost import Cost, mean_cost
 from medshield.places import Places
-from medshield.protect import COST
+from medshield.release_run import COST
 from medshield.threats import parse_cell
 from medshield.verify import Evidence
 

@@ -58,18 +58,31 @@ def opened(path: Path, known: Iterable[Finished]) -> Iterator[Journal]:
         yield Journal(file)
 
 
-def read(path: Path, folder: Path) -> dict[str, Finished]:
-    """What an interrupted run finished, as far as its files are in the folder and whole."""
+def files(private: Path) -> list[Path]:
+    """The journals of a run and of its shares."""
+    return sorted(private.glob("progress*.jsonl"))
+
+
+def read(private: Path, folder: Path) -> dict[str, Finished]:
+    """What interrupted runs finished, as far as their files are in the folder and whole.
+
+    Args:
+        private: holds their journals.
+        folder: the release that grows.
+    """
     done: dict[str, Finished] = {}
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in (line for path in files(private) for line in path.read_text().splitlines()):
         try:
             text, checksum, renewed = json.loads(line)
             record = Record.from_line(text)
         except (ValueError, TypeError):
             continue  # the line that the interruption cut short
-        if record.sha256 is None or _is_whole(folder / record.path, record.sha256):
-            done[record.path] = Finished(record, checksum, renewed)
-    return done
+        done[record.path] = Finished(record, checksum, renewed)
+    return {
+        path: finished
+        for path, finished in done.items()
+        if finished.record.sha256 is None or _is_whole(folder / path, finished.record.sha256)
+    }
 
 
 def _is_whole(path: Path, digest: str) -> bool:

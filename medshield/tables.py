@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medshield.fitting import FitOutcome
     from medshield.manifest import Record
     from medshield.preview import Preview
-    from medshield.protect import Outcome
+    from medshield.release_run import Outcome
     from medshield.verify import Evidence
 
 MOST_NAMED = 10

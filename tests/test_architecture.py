@@ -54,7 +54,8 @@ FLOORS = [
         "protect",
         "protect_config",
     }
-    | {"fidelity", "frontier", "leakage_table", "release_writer", "reports", "tables", "verify"}
+    | {"fidelity", "frontier", "leakage_table", "release_run", "release_writer", "reports"}
+    | {"tables", "verify"}
     | {"chosen_cells", "preparation", "rounds", "verify_config"},
     # The command line.
     {"cli", "cli_exit", "cli_options", "__main__"},

@@ -84,7 +84,7 @@ def written(places: Places) -> dict[tuple[str, bool], int]:
 
     New UIDs make another file of it, so each counts with and without.
     """
-    done = journal.read(places.private / journal.JOURNAL, places.partial)
+    done = journal.read(places.private, places.partial)
     return {
         (path, finished.renewed): (places.partial / path).stat().st_ino
         for path, finished in done.items()

@@ -1,0 +1,271 @@
+"""One run of `protect`, whole or in shares: how it begins, what it writes, and how it ends.
+
+The release grows in a folder with another name and gets its own only when it is whole, so that a
+killed run is never mistaken for a finished one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medshield import journal, manifest, progress
+from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
+from medshield.dataset.scanned import Scan, SourceFile
+from medshield.dataset.walk import see_source
+from medshield.dicom_release import DicomRelease
+from medshield.errors import InputError
+from medshield.fitting import fitted, new_key
+from medshield.generator import Generator, read_key
+from medshield.journal import Finished
+from medshield.keys import Key
+from medshield.manifest import Record
+from medshield.methods import Method
+from medshield.models import pick_device
+from medshield.places import CONFIGURATION, GENERATOR, PLAN, Places, sync_folder
+from medshield.planning import plan_for
+from medshield.private import make_private_folder, write_private
+from medshield.protect_config import ProtectConfig
+from medshield.release_writer import ReleaseWriter
+from medshield.text import epsilon_text
+from medshield.versions import versions
+
+KEY = "key"
+SOURCE_CHECKSUMS = "SOURCE_SHA256SUMS"
+LABEL_MAP = "labels.json"
+COST = "cost.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        release: its folder.
+        records: one per source file, sorted by path.
+        summary: what `medshield.json` says.
+        backbone: the pretrained one that its generator asks, which the release does not tell.
+    """
+
+    release: Path
+    records: tuple[Record, ...]
+    summary: dict[str, Any]
+    backbone: str | None = None
+
+    @property
+    def refused(self) -> list[Record]:
+        """The images that are not in the release."""
+        return [record for record in self.records if record.status == "refused"]
+
+
+@dataclass(frozen=True)
+class ReleaseRun:
+    """A run whose plan and generator are settled, and kept in the private folder.
+
+    Attributes:
+        config: what is asked for.
+        places: of the release.
+        found: the plan.
+        generator: makes the perturbations.
+        fitted_here: whether it was fitted by this process.
+    """
+
+    config: ProtectConfig
+    places: Places
+    found: Scan
+    generator: Generator
+    fitted_here: bool
+
+    @classmethod
+    def begun(
+        cls, config: ProtectConfig, places: Places, found: Scan, generator: Generator | None
+    ) -> ReleaseRun:
+        """Keep the plan, and fit a generator or take the one that is there.
+
+        Args:
+            config: what is asked for.
+            places: of the release; its private folder is there.
+            found: the plan.
+            generator: of `--generator`; None for that of the private folder, or a new one.
+
+        Raises:
+            InputError: there is nothing to fit a generator to.
+        """
+        _open_places(config, found, places)
+        kept = places.private / GENERATOR
+        if Generator.is_complete(kept):
+            generator = Generator.load(kept, pick_device(config.device))
+            return cls(config, places, found, generator, fitted_here=False)
+        fitted_here = generator is None
+        if generator is None:
+            generator = fitted(config, found, _run_key(config, places), refused={})
+        generator.save(kept)
+        return cls(config, places, found, generator, fitted_here)
+
+    def finished(self) -> dict[str, Finished]:
+        """By path, what this run and earlier ones, or others at shares, have finished."""
+        return journal.read(self.places.private, self.places.partial)
+
+    def write(self, files: Sequence[SourceFile], log: journal.Journal) -> list[Finished]:
+        """Write files that are no companions."""
+        config = self.config
+        writer = ReleaseWriter(
+            self.found, self.generator, self.places, log, config.workers, config.min_ssim
+        )
+        done = []
+        with progress.bar("protecting") as update, closing(writer.write(files)) as results:
+            for one in results:
+                done.append(one)
+                update(len(done), len(files))
+        return done
+
+    def complete(self, finished: dict[str, Finished], log: journal.Journal) -> Outcome:
+        """Write companions and new UIDs, and the papers; then the release gets its name.
+
+        Args:
+            finished: every file but companions that are still to be written.
+            log: told of each file.
+
+        Raises:
+            InputError: not one image could be protected.
+        """
+        finished = dict(finished)
+        dicom = DicomRelease(self.found, self.places, log, self.config.workers, finished)
+        left = [file for file in self.found.files if file.path not in finished]
+        passes = [dicom.companions(left)]
+        if self.config.uid == "new":
+            passes.append(dicom.renewed(self.generator.method.setting.key))
+        with progress.bar("finishing") as update:
+            for results in passes:
+                with closing(results):
+                    for done in results:
+                        finished[done.record.path] = done
+                        update(len(finished), len(self.found.files))
+        ordered = [finished[name] for name in sorted(finished)]
+        return _finish(self.config, self.found, self.generator, self.places, ordered)
+
+    def write_cost(self, *, applied: bool) -> None:
+        """Keep what the method cost; null for what another run did, or a part of it.
+
+        Args:
+            applied: whether this run has written all images.
+        """
+        method: Method = self.generator.method
+        spent = {
+            "fit": method.fitting.to_json() if self.fitted_here else None,
+            "apply": method.applying.to_json() if applied else None,
+        }
+        write_private(self.places.private / COST, json.dumps(spent).encode() + b"\n")
+
+
+def planned(config: ProtectConfig, generator: Generator | None, places: Places) -> Scan:
+    """The plan of the run to resume; or a new one, where there is none.
+
+    Raises:
+        InputError: the run to resume was another one, or nothing can be protected.
+    """
+    configuration = places.private / CONFIGURATION
+    if not os.path.isfile(configuration):  # noqa: PTH113 (False where no such name can be)
+        return plan_for(config, generator)
+    earlier, wanted = json.loads(configuration.read_text()), config.fingerprint()
+    other = sorted(name for name in wanted if earlier.get(name) != wanted[name])
+    if other:
+        raise _another_run(places, f"the interrupted run had other settings ({', '.join(other)})")
+    if not (places.private / PLAN).is_file():  # of a release that was finished, and is gone
+        return plan_for(config, generator)
+    see_source(config.source)
+    found = read_plan(places.private / PLAN, config.source)
+    if has_changed(found):
+        raise _another_run(places, "the source changed since the run was interrupted")
+    return found
+
+
+def _another_run(places: Places, what: str) -> InputError:
+    return InputError(
+        f"{places.private}: {what}; resume with the same ones, or remove it and "
+        f"{places.partial.name} to start again"
+    )
+
+
+def _open_places(config: ProtectConfig, found: Scan, places: Places) -> None:
+    """Make the folders of a run, if they are not there."""
+    places.partial.mkdir(parents=True, exist_ok=True)
+    make_private_folder(places.scratch)
+    if not (places.private / PLAN).is_file():
+        write_plan(found, places.private / PLAN)
+        settings = json.dumps(config.fingerprint(), indent=2)
+        write_private(places.private / CONFIGURATION, settings.encode() + b"\n")
+
+
+def _run_key(config: ProtectConfig, places: Places) -> Key:
+    """The key of this run, the same again when an interrupted run is resumed."""
+    path = places.private / KEY
+    if not path.is_file():
+        write_private(path, new_key(config).secret.hex().encode() + b"\n")
+    return read_key(path)
+
+
+def _finish(
+    config: ProtectConfig,
+    found: Scan,
+    generator: Generator,
+    places: Places,
+    finished: list[Finished],
+) -> Outcome:
+    """Write the papers, and give the release its name.
+
+    Raises:
+        InputError: not one image could be protected.
+    """
+    records = [done.record for done in finished]
+    counts = Counter(record.status for record in records)
+    if not counts["protected"]:
+        first = next(record for record in records if record.status == "refused")
+        raise InputError(f"no image could be protected; the first: {first.path}: {first.reason}")
+    setting = generator.method.setting
+    summary = {
+        "format_version": manifest.FORMAT_VERSION,
+        "method": generator.method.name,
+        "epsilon": epsilon_text(setting.budget.epsilon),
+        **({} if config.min_ssim is None else {"min_ssim": config.min_ssim}),
+        "task": setting.task.name,
+        "channels": setting.channels,
+        "labels_used": generator.clusters is None,
+        "intensity": {
+            kind: {"low": r.low, "high": r.high, "reason": r.reason}
+            for kind, r in sorted(found.ranges.items())
+        },
+        "handling": {"uid": config.uid, **asdict(config.handling)},
+        "counts": dict(sorted(counts.items())),
+        "versions": versions(),
+    }
+    manifest.write_papers(places.partial, records, summary)
+    _write_private_papers(places, generator, finished)
+    os.sync()
+    places.partial.rename(places.release)
+    sync_folder(places.release.parent)
+    shutil.rmtree(places.scratch, ignore_errors=True)
+    for path in (*journal.files(places.private), places.private / PLAN, places.private / KEY):
+        path.unlink(missing_ok=True)  # the generator's folder holds the key
+    backbone = setting.pretrained.name if setting.pretrained else None
+    return Outcome(places.release, tuple(records), summary, backbone)
+
+
+def _write_private_papers(places: Places, generator: Generator, finished: list[Finished]) -> None:
+    """What only the owner needs: the source's checksums and the meaning of class numbers."""
+    sums = "".join(
+        manifest.checksum_line(done.source_checksum, done.record.path)
+        for done in finished
+        if done.source_checksum
+    )
+    write_private(places.private / SOURCE_CHECKSUMS, sums.encode("utf-8", "surrogateescape"))
+    task = generator.method.setting.task
+    labels = {"task": task.name, "classes": list(task.classes)}
+    write_private(places.private / LABEL_MAP, json.dumps(labels, indent=2).encode() + b"\n")
