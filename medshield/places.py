@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from medshield.errors import InputError
 CONFIGURATION = "config.json"
 PLAN = "plan.jsonl"
 GENERATOR = "generator"
+_PROCESS = secrets.token_hex(4)
+"""Unlike those of other processes, on whatever machine."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class Places:
         return self.private / "scratch"
 
     def temporary(self, path: str) -> Path:
-        """A name for a file of the release while it is written, of this file's own.
+        """A name for a file of the release while this process writes it, of this file's own.
 
         Codecs may look at its end, such as `.nii.gz`.
         """
         own = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
-        return self.scratch / f"{own}-{Path(path).name[-16:]}"
+        return self.scratch / f"{own}-{_PROCESS}-{Path(path).name[-16:]}"
 
     def put(self, temporary: Path, path: str) -> None:
         """Give a whole file its place in the release that grows."""
@@ -144,8 +147,10 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[int]:
     """Keep two runs, say of a job that was started again, from writing to one release.
+
+    Yields the descriptor that holds the lock.
 
     Raises:
         InputError: another process is at it.
@@ -161,7 +166,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError:
         pass  # a network file system without locks: as safe as it was
     try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medshield import journal, manifest, progress
+from medshield import engines, journal, manifest, progress
 from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.dataset.walk import see_source
@@ -33,7 +33,7 @@ from medshield.places import CONFIGURATION, GENERATOR, PLAN, Places, sync_folder
 from medshield.planning import plan_for
 from medshield.private import make_private_folder, write_private
 from medshield.protect_config import ProtectConfig
-from medshield.release_writer import ReleaseWriter
+from medshield.release_writer import ReleaseWriter, blocks_of
 from medshield.text import epsilon_text
 from medshield.versions import versions
 
@@ -113,17 +113,31 @@ class ReleaseRun:
         """By path, what this run and earlier ones, or others at shares, have finished."""
         return journal.read(self.places.private, self.places.partial)
 
-    def write(self, files: Sequence[SourceFile], log: journal.Journal) -> list[Finished]:
-        """Write files that are no companions."""
+    def write(self, files: Sequence[SourceFile], log: journal.Journal, lock: int) -> list[Finished]:
+        """Write files that are no companions.
+
+        Args:
+            files: of the plan.
+            log: told of each file.
+            lock: see `engines.write_in_processes`.
+        """
         config = self.config
-        writer = ReleaseWriter(
-            self.found, self.generator, self.places, log, config.workers, config.min_ssim
-        )
-        done = []
-        with progress.bar("protecting") as update, closing(writer.write(files)) as results:
-            for one in results:
-                done.append(one)
+        order = engines.Order(self.found, self.places, config.device, config.min_ssim)
+        blocks = list(blocks_of(files))
+        done: list[Finished] = []
+        with progress.bar("protecting") as update:
+
+            def keep(one: Finished) -> None:
+                done.append(log.add(one))
                 update(len(done), len(files))
+
+            writer = ReleaseWriter(self.found, self.generator, self.places, config.min_ssim)
+            most = engines.WORTH_STARTING if config.workers > 1 else None
+            begun = engines.write_here(writer, blocks, keep, most_seconds=most)
+            if begun < len(blocks):
+                engines.write_in_processes(
+                    order, blocks[begun:], keep, processes=config.workers, lock=lock
+                )
         return done
 
     def complete(self, finished: dict[str, Finished], log: journal.Journal) -> Outcome:

@@ -47,6 +47,7 @@ FLOORS = [
         "cost_table",
         "contact_sheet",
         "dicom_release",
+        "engines",
         "fitting",
         "medmnist_folder",
         "planning",

@@ -1,0 +1,189 @@
+"""Who writes the files of a release: this process, processes of this machine, or a Ray cluster.
+
+Whoever it is does whole blocks of files, from decoding to measuring; nothing but names goes out
+and records come back. Blocks are the same everywhere and each is computed by one thread, so a
+release does not depend on who wrote it, down to the last byte.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.context import get_spawning_popen
+from multiprocessing.process import BaseProcess
+
+import torch
+
+from medshield.dataset.scanned import Scan, SourceFile
+from medshield.errors import WorkerLost
+from medshield.generator import Generator
+from medshield.journal import Finished
+from medshield.models import pick_device
+from medshield.places import GENERATOR, Places
+from medshield.release_writer import ReleaseWriter
+
+WORTH_STARTING = 10.0
+"""Seconds of work left, above which processes are started: each takes about two to begin."""
+BLOCKS_AHEAD = 2
+"""Blocks that wait for each process, so that none has to wait for a block."""
+
+Block = list[SourceFile]
+Keep = Callable[[Finished], None]
+"""Told of each file that is done."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a process needs to know to write files of a release.
+
+    Attributes:
+        found: the plan, with or without its files.
+        places: of the release; the private folder holds the generator.
+        device: auto, cpu or cuda.
+        min_ssim: see `ReleaseWriter`.
+    """
+
+    found: Scan
+    places: Places
+    device: str
+    min_ssim: float | None
+
+    @property
+    def without_files(self) -> Order:
+        """The same, quick to send: blocks bring their files with them."""
+        return replace(self, found=self.found.without_files)
+
+    def writer(self) -> ReleaseWriter:
+        """With the generator that the private folder holds."""
+        generator = Generator.load(self.places.private / GENERATOR, pick_device(self.device))
+        return ReleaseWriter(self.found, generator, self.places, self.min_ssim)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: with more, sums may be added up in another order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def write_here(
+    writer: ReleaseWriter, blocks: Sequence[Block], keep: Keep, *, most_seconds: float | None
+) -> int:
+    """Write blocks in this process.
+
+    Args:
+        writer: of the release.
+        blocks: all of them.
+        keep: told of each file.
+        most_seconds: stop when the blocks that are left would take longer, going by those that are
+            done; None to write all.
+
+    Returns:
+        How many are done.
+    """
+    started = time.monotonic()
+    with one_thread():
+        for done, block in enumerate(blocks, 1):
+            for one in writer.written(block):
+                keep(one)
+            spent, left = time.monotonic() - started, len(blocks) - done
+            if most_seconds is not None and left * spent / done > most_seconds:
+                return done
+    return len(blocks)
+
+
+def write_in_processes(
+    order: Order, blocks: Sequence[Block], keep: Keep, *, processes: int, lock: int
+) -> None:
+    """Write blocks in processes of this machine.
+
+    An interruption, or an error of one, lets the blocks that are at work come to an end and be
+    kept, and no more.
+
+    Args:
+        order: what to write.
+        blocks: of files.
+        keep: told of each file, in the order in which blocks are done.
+        processes: how many.
+        lock: a descriptor whose lock lasts until the last process has ended.
+
+    Raises:
+        WorkerLost: one of them was killed.
+        InputError: as `ReleaseWriter.written`.
+    """
+    pool = ProcessPoolExecutor(
+        min(processes, len(blocks)),
+        multiprocessing.get_context("spawn"),
+        _begin,
+        (order.without_files, _Inherited(lock)),
+    )
+    waiting = iter(blocks)
+    at_work: set[Future[list[Finished]]] = set()
+    try:
+        while True:
+            while len(at_work) < BLOCKS_AHEAD * processes and (block := next(waiting, None)):
+                at_work.add(pool.submit(_write, block))
+            if not at_work:
+                break
+            done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
+            for future in done:
+                for one in future.result():
+                    keep(one)
+    except BrokenProcessPool:
+        raise WorkerLost(
+            "a process that wrote files was killed, perhaps because memory ran out; run again "
+            "with --resume, and with fewer --workers if that may be"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for future in at_work:
+            for one in () if future.cancelled() or future.exception() else future.result():
+                keep(one)
+
+
+class _Inherited:
+    """A descriptor that a process which is being started gets as well."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __reduce__(self) -> tuple[type[_Inherited], tuple[int]]:
+        starting = get_spawning_popen()
+        assert starting is not None  # noqa: S101 (only what starts a process carries one)
+        return _Inherited, (starting.duplicate_for_child(self._descriptor),)
+
+
+_writer: ReleaseWriter
+"""Of a process that writes blocks."""
+
+
+def _begin(order: Order, _lock: _Inherited) -> None:
+    """Get ready to write, and end with the process that started this one."""
+    global _writer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process sees to an orderly end
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    _writer = order.writer()
+
+
+def _end_after(parent: BaseProcess | None) -> None:
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _write(block: Block) -> list[Finished]:
+    return list(_writer.written(block))
