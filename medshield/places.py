@@ -8,7 +8,8 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from medshield.errors import InputError
 CONFIGURATION = "config.json"
 PLAN = "plan.jsonl"
 GENERATOR = "generator"
+_BETWEEN_TRIES, _TRIES = 0.5, 10
+"""Seconds, and how often a lock is tried that others hold for a moment."""
 _PROCESS = secrets.token_hex(4)
 """Unlike those of other processes, on whatever machine."""
 
@@ -155,20 +158,73 @@ def locked(folder: Path) -> Iterator[int]:
     Raises:
         InputError: another process is at it.
     """
+    with _opened(folder) as descriptor:
+        if _lock(descriptor, fcntl.LOCK_EX) is False:
+            raise _taken(folder)
+        yield descriptor
+
+
+@contextmanager
+def joined(
+    folder: Path, is_ready: Callable[[], bool], get_ready: Callable[[], None], *, is_first: bool
+) -> Iterator[None]:
+    """Let many runs write to one release, which one of them gets ready while the others wait.
+
+    Args:
+        folder: is locked, against runs that want it for themselves.
+        is_ready: whether nothing is left to get ready.
+        get_ready: called by one.
+        is_first: this run may get ready where the file system has no locks to agree by.
+
+    Raises:
+        InputError: a run has it for itself, or there are no locks.
+    """
+    with _opened(folder) as descriptor:
+        while not is_ready():
+            has_it = _lock(descriptor, fcntl.LOCK_EX)
+            if has_it or (has_it is None and is_first):
+                if not is_ready():
+                    get_ready()
+                break
+            if has_it is None:
+                raise InputError(
+                    f"{folder}: the file system has no locks to agree by; start shard 1 of them, "
+                    "and the others as soon as it writes files"
+                )
+            time.sleep(_BETWEEN_TRIES)
+        for _ in range(_TRIES):  # another may be about to see that all is ready
+            if _lock(descriptor, fcntl.LOCK_SH) is not False:
+                break
+            time.sleep(_BETWEEN_TRIES)
+        else:
+            raise _taken(folder)
+        yield
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise InputError(
-            f"{folder}: another run is writing this release; wait for it, or choose another -o"
-        ) from None
-    except OSError:
-        pass  # a network file system without locks: as safe as it was
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> bool | None:
+    """Whether it has the lock now; None where the file system knows no locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None  # as safe as it was
+    return True
+
+
+def _taken(folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: another run is writing this release; wait for it, or choose another -o"
+    )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -71,6 +72,29 @@ class ProtectConfig:
         settings["generator"] = self.generator and str(self.generator.resolve())
         settings["version"] = __version__
         return json.loads(json.dumps(settings, default=str))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_fingerprint(
+        cls, values: Mapping[str, Any], target: Path, device: str, workers: int
+    ) -> ProtectConfig:
+        """What a run was asked to do.
+
+        Args:
+            values: as `fingerprint` gives them.
+            target: the release.
+            device: auto, cpu or cuda.
+            workers: files read and written at a time.
+        """
+        known: dict[str, Any] = {name: value for name, value in values.items() if name != "version"}
+        for name in ("source", "generator", "surrogate_weights"):
+            known[name] = known[name] and Path(known[name])
+        labels = dict(known["annotations"])
+        for name in ("labels", "masks"):
+            labels[name] = labels[name] and Path(labels[name])
+        known["annotations"] = AnnotationOptions(**labels)
+        known["handling"] = Handling(**known["handling"])
+        known["epsilon"] = known["epsilon"] and Fraction(known["epsilon"])
+        return cls(**known, target=target, device=device, workers=workers, resume=True)
 
 
 def _absolute(path: Path | None, source: Path) -> Path | None:

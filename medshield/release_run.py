@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,9 +109,13 @@ class ReleaseRun:
         generator.save(kept)
         return cls(config, places, found, generator, fitted_here)
 
-    def finished(self) -> dict[str, Finished]:
-        """By path, what this run and earlier ones, or others at shares, have finished."""
-        return journal.read(self.places.private, self.places.partial)
+    def finished(self, wanted: Container[str] | None = None) -> dict[str, Finished]:
+        """By path, what this run and earlier ones, or others at shares, have finished.
+
+        Args:
+            wanted: these paths alone; None for all.
+        """
+        return journal.read(self.places.private, self.places.partial, wanted)
 
     def write(self, files: Sequence[SourceFile], log: journal.Journal, lock: int) -> list[Finished]:
         """Write files that are no companions.
@@ -266,8 +270,9 @@ def _finish(
     places.partial.rename(places.release)
     sync_folder(places.release.parent)
     shutil.rmtree(places.scratch, ignore_errors=True)
-    for path in (*journal.files(places.private), places.private / PLAN, places.private / KEY):
-        path.unlink(missing_ok=True)  # the generator's folder holds the key
+    journal.remove(places.private)
+    for name in (PLAN, KEY):  # the generator's folder holds the key
+        (places.private / name).unlink(missing_ok=True)
     backbone = setting.pretrained.name if setting.pretrained else None
     return Outcome(places.release, tuple(records), summary, backbone)
 

@@ -56,7 +56,7 @@ FLOORS = [
         "protect_config",
     }
     | {"fidelity", "frontier", "leakage_table", "release_run", "release_writer", "reports"}
-    | {"tables", "verify"}
+    | {"shares", "tables", "verify"}
     | {"chosen_cells", "preparation", "rounds", "verify_config"},
     # The command line.
     {"cli", "cli_exit", "cli_options", "__main__"},
