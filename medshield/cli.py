@@ -18,6 +18,7 @@ from medshield.cli_options import (
     METHOD_NAMES,
     annotation_options,
     chosen,
+    engine_options,
     fail_above_option,
     fitting,
     handling,
@@ -145,6 +146,8 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         generator=values.get("generator"),
         device=values["device"],
         workers=values["workers"],
+        engine=values.get("engine", "local"),
+        ray_address=values.get("ray_address"),
         resume=values.get("resume", False),
         effort=values["effort"],
         surrogate_weights=values["surrogate_weights"],
@@ -175,6 +178,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
     help="Write every Nth file alone, beginning with the Ith; then `merge`. Goes on with a share "
     "that was interrupted.",
 )
+@engine_options
 @running
 @talking
 def protect(

@@ -61,10 +61,39 @@ class Order:
         """The same, quick to send: blocks bring their files with them."""
         return replace(self, found=self.found.without_files)
 
+    def on(self, device: str) -> Order:
+        """The same on another device."""
+        return replace(self, device=device)
+
     def writer(self) -> ReleaseWriter:
         """With the generator that the private folder holds."""
         generator = Generator.load(self.places.private / GENERATOR, pick_device(self.device))
         return ReleaseWriter(self.found, generator, self.places, self.min_ssim)
+
+
+def write_locally(
+    order: Order,
+    writer: ReleaseWriter,
+    blocks: Sequence[Block],
+    keep: Keep,
+    *,
+    workers: int,
+    lock: int,
+) -> None:
+    """Write blocks on this machine: here, and in processes where there is much to do.
+
+    Args:
+        order: what to write.
+        writer: of the release, for what is written here.
+        blocks: of files.
+        keep: told of each file.
+        workers: processes at the most.
+        lock: see `write_in_processes`.
+    """
+    most = WORTH_STARTING if workers > 1 else None
+    done = write_here(writer, blocks, keep, most_seconds=most)
+    if done < len(blocks):
+        write_in_processes(order, blocks[done:], keep, processes=workers, lock=lock)
 
 
 @contextmanager

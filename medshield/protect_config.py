@@ -31,6 +31,8 @@ class ProtectConfig:
         generator: apply this one instead of fitting.
         device: auto, cpu or cuda.
         workers: files read and written at a time.
+        engine: "local", or "ray" to write files on a cluster.
+        ray_address: of the cluster; see `ray_engine.write_on_ray`.
         resume: go on where an interrupted run stopped.
         effort: multiplies the training steps of the method.
         surrogate_weights: FILE or NAME=FILE of ImageNet weights, for a surrogate that starts from
@@ -51,6 +53,8 @@ class ProtectConfig:
     generator: Path | None = None
     device: str = "auto"
     workers: int = 2
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
     resume: bool = False
     effort: float = 1.0
     surrogate_weights: Path | None = None
@@ -66,7 +70,7 @@ class ProtectConfig:
             masks=_absolute(self.annotations.masks, self.source),
         )
         settings = asdict(replace(self, annotations=annotations))
-        for name in ("workers", "device", "resume", "target"):
+        for name in ("workers", "engine", "ray_address", "device", "resume", "target"):
             del settings[name]
         settings["source"] = str(self.source.resolve())
         settings["generator"] = self.generator and str(self.generator.resolve())

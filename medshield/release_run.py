@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medshield import engines, journal, manifest, progress
+from medshield import journal, manifest, progress
 from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.dataset.walk import see_source
 from medshield.dicom_release import DicomRelease
+from medshield.engines import Order, write_locally
 from medshield.errors import InputError
 from medshield.fitting import fitted, new_key
 from medshield.generator import Generator, read_key
@@ -33,6 +34,7 @@ from medshield.places import CONFIGURATION, GENERATOR, PLAN, Places, sync_folder
 from medshield.planning import plan_for
 from medshield.private import make_private_folder, write_private
 from medshield.protect_config import ProtectConfig
+from medshield.ray_engine import write_on_ray
 from medshield.release_writer import ReleaseWriter, blocks_of
 from medshield.text import epsilon_text
 from medshield.versions import versions
@@ -126,7 +128,7 @@ class ReleaseRun:
             lock: see `engines.write_in_processes`.
         """
         config = self.config
-        order = engines.Order(self.found, self.places, config.device, config.min_ssim)
+        order = Order(self.found, self.places, config.device, config.min_ssim)
         blocks = list(blocks_of(files))
         done: list[Finished] = []
         with progress.bar("protecting") as update:
@@ -135,13 +137,11 @@ class ReleaseRun:
                 done.append(log.add(one))
                 update(len(done), len(files))
 
-            writer = ReleaseWriter(self.found, self.generator, self.places, config.min_ssim)
-            most = engines.WORTH_STARTING if config.workers > 1 else None
-            begun = engines.write_here(writer, blocks, keep, most_seconds=most)
-            if begun < len(blocks):
-                engines.write_in_processes(
-                    order, blocks[begun:], keep, processes=config.workers, lock=lock
-                )
+            if config.engine == "ray":
+                write_on_ray(order, blocks, keep, address=config.ray_address)
+            else:
+                writer = ReleaseWriter(self.found, self.generator, self.places, config.min_ssim)
+                write_locally(order, writer, blocks, keep, workers=config.workers, lock=lock)
         return done
 
     def complete(self, finished: dict[str, Finished], log: journal.Journal) -> Outcome:

@@ -55,7 +55,15 @@ FLOORS = [
         "protect",
         "protect_config",
     }
-    | {"fidelity", "frontier", "leakage_table", "release_run", "release_writer", "reports"}
+    | {
+        "fidelity",
+        "frontier",
+        "leakage_table",
+        "ray_engine",
+        "release_run",
+        "release_writer",
+        "reports",
+    }
     | {"shares", "tables", "verify"}
     | {"chosen_cells", "preparation", "rounds", "verify_config"},
     # The command line.
