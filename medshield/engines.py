@@ -7,31 +7,25 @@ release does not depend on who wrote it, down to the last byte.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.context import get_spawning_popen
-from multiprocessing.process import BaseProcess
 
 import torch
 
+from medshield import processes
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.errors import WorkerLost
 from medshield.generator import Generator
 from medshield.journal import Finished
 from medshield.models import pick_device
 from medshield.places import GENERATOR, Places
+from medshield.processes import lost, pool_of
 from medshield.release_writer import ReleaseWriter
 
-WORTH_STARTING = 10.0
-"""Seconds of work left, above which processes are started: each takes about two to begin."""
 BLOCKS_AHEAD = 2
 """Blocks that wait for each process, so that none has to wait for a block."""
 
@@ -90,10 +84,10 @@ def write_locally(
         workers: processes at the most.
         lock: see `write_in_processes`.
     """
-    most = WORTH_STARTING if workers > 1 else None
+    most = processes.WORTH_STARTING if workers > 1 else None
     done = write_here(writer, blocks, keep, most_seconds=most)
     if done < len(blocks):
-        write_in_processes(order, blocks[done:], keep, processes=workers, lock=lock)
+        write_in_processes(order, blocks[done:], keep, count=workers, lock=lock)
 
 
 @contextmanager
@@ -134,7 +128,7 @@ def write_here(
 
 
 def write_in_processes(
-    order: Order, blocks: Sequence[Block], keep: Keep, *, processes: int, lock: int
+    order: Order, blocks: Sequence[Block], keep: Keep, *, count: int, lock: int
 ) -> None:
     """Write blocks in processes of this machine.
 
@@ -145,24 +139,19 @@ def write_in_processes(
         order: what to write.
         blocks: of files.
         keep: told of each file, in the order in which blocks are done.
-        processes: how many.
+        count: of processes.
         lock: a descriptor whose lock lasts until the last process has ended.
 
     Raises:
         WorkerLost: one of them was killed.
         InputError: as `ReleaseWriter.written`.
     """
-    pool = ProcessPoolExecutor(
-        min(processes, len(blocks)),
-        multiprocessing.get_context("spawn"),
-        _begin,
-        (order.without_files, _Inherited(lock)),
-    )
+    pool = pool_of(min(count, len(blocks)), _begin, (order.without_files, _Inherited(lock)))
     waiting = iter(blocks)
     at_work: set[Future[list[Finished]]] = set()
     try:
         while True:
-            while len(at_work) < BLOCKS_AHEAD * processes and (block := next(waiting, None)):
+            while len(at_work) < BLOCKS_AHEAD * count and (block := next(waiting, None)):
                 at_work.add(pool.submit(_write, block))
             if not at_work:
                 break
@@ -171,10 +160,7 @@ def write_in_processes(
                 for one in future.result():
                     keep(one)
     except BrokenProcessPool:
-        raise WorkerLost(
-            "a process that wrote files was killed, perhaps because memory ran out; run again "
-            "with --resume, and with fewer --workers if that may be"
-        ) from None
+        raise lost() from None
     finally:
         pool.shutdown(cancel_futures=True)
         for future in at_work:
@@ -199,19 +185,10 @@ _writer: ReleaseWriter
 
 
 def _begin(order: Order, _lock: _Inherited) -> None:
-    """Get ready to write, and end with the process that started this one."""
+    """Get ready to write."""
     global _writer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process sees to an orderly end
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     _writer = order.writer()
-
-
-def _end_after(parent: BaseProcess | None) -> None:
-    if parent:
-        parent.join()
-        os._exit(1)
 
 
 def _write(block: Block) -> list[Finished]:

@@ -19,7 +19,7 @@ SHARES = "shares"
 """Folder of the shares' own journals."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finished:
     """One file that is done with.
 

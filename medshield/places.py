@@ -19,7 +19,7 @@ from medshield.errors import InputError
 CONFIGURATION = "config.json"
 PLAN = "plan.jsonl"
 GENERATOR = "generator"
-_BETWEEN_TRIES, _TRIES = 0.5, 10
+_BETWEEN_TRIES, _TRIES = 0.3, 10
 """Seconds, and how often a lock is tried that others hold for a moment."""
 _PROCESS = secrets.token_hex(4)
 """Unlike those of other processes, on whatever machine."""
@@ -159,8 +159,7 @@ def locked(folder: Path) -> Iterator[int]:
         InputError: another process is at it.
     """
     with _opened(folder) as descriptor:
-        if _lock(descriptor, fcntl.LOCK_EX) is False:
-            raise _taken(folder)
+        _lock_soon(descriptor, fcntl.LOCK_EX, folder)
         yield descriptor
 
 
@@ -192,12 +191,7 @@ def joined(
                     "and the others as soon as it writes files"
                 )
             time.sleep(_BETWEEN_TRIES)
-        for _ in range(_TRIES):  # another may be about to see that all is ready
-            if _lock(descriptor, fcntl.LOCK_SH) is not False:
-                break
-            time.sleep(_BETWEEN_TRIES)
-        else:
-            raise _taken(folder)
+        _lock_soon(descriptor, fcntl.LOCK_SH, folder)
         yield
 
 
@@ -221,8 +215,13 @@ def _lock(descriptor: int, kind: int) -> bool | None:
     return True
 
 
-def _taken(folder: Path) -> InputError:
-    return InputError(
+def _lock_soon(descriptor: int, kind: int, folder: Path) -> None:
+    """Take a lock that others may hold for a moment: processes of a run that was just killed."""
+    for _ in range(_TRIES):
+        if _lock(descriptor, kind) is not False:
+            return
+        time.sleep(_BETWEEN_TRIES)
+    raise InputError(
         f"{folder}: another run is writing this release; wait for it, or choose another -o"
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medshield import engines, release_writer
+from medshield import engines, processes, release_writer
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.errors import InputError, SourceLost, WorkerLost
 from medshield.journal import Finished
@@ -28,10 +28,10 @@ def quick_to_start(monkeypatch):
     begun, write = [], engines.write_in_processes
 
     def counting(*arguments, **named):
-        begun.append(named["processes"])
+        begun.append(named["count"])
         write(*arguments, **named)
 
-    monkeypatch.setattr(engines, "WORTH_STARTING", 0.0)
+    monkeypatch.setattr(processes, "WORTH_STARTING", 0.0)
     monkeypatch.setattr(release_writer, "BLOCK", 3)
     monkeypatch.setattr(engines, "write_in_processes", counting)
     return begun
@@ -132,7 +132,7 @@ def written(tmp_path, behaviour, count=5):
     with locked(tmp_path) as lock:
         given = order(tmp_path, behaviour)
         try:
-            engines.write_in_processes(given, blocks(count), kept.append, processes=2, lock=lock)
+            engines.write_in_processes(given, blocks(count), kept.append, count=2, lock=lock)
         except InputError as error:
             return kept, error
     return kept, None
@@ -161,7 +161,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     with locked(folder) as lock:
         waiting = order(folder, "wait")
-        engines.write_in_processes(waiting, blocks(2), print, processes=2, lock=lock)
+        engines.write_in_processes(waiting, blocks(2), print, count=2, lock=lock)
 """
 
 
@@ -174,6 +174,7 @@ def test_processes_end_with_the_one_that_started_them_and_hold_its_lock_until_th
         [sys.executable, tmp_path / "waiting.py", at_work],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.DEVNULL,  # Python says that semaphores are left
     )
     wait_for(lambda: len(list(at_work.iterdir())) == 2)
     with pytest.raises(InputError, match="another run"), locked(at_work):

@@ -14,7 +14,7 @@ from medshield.formats.base import DEFAULT_HANDLING, Handling
 MASK_REASON = "a mask"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file of the source and its plan.
 
