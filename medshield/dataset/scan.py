@@ -28,7 +28,7 @@ from medshield.dataset.walk import (
     walk,
 )
 from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFile
-from medshield.formats import Codec, IntensityRange, recognise
+from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom.codec import read_tag
 from medshield.manifest import OWN_FILES
@@ -173,7 +173,7 @@ def _look(source: Path, path: str, codec: Codec, handling: Handling) -> tuple[_L
     """What a file is, and some of its values if it is an image."""
     none: Values = np.empty(0)
     try:
-        image = codec.decode(source / path, handling)
+        return _image_look(path, codec, codec.decode(source / path, handling))
     except NotAnImage as found:
         return _Look(SourceFile(path, "copy", str(found), codec.name)), none
     except RefusedFile as found:
@@ -181,6 +181,10 @@ def _look(source: Path, path: str, codec: Codec, handling: Handling) -> tuple[_L
         return _Look(plan, is_image=not isinstance(found, RefusedCompanion)), none
     except OSError as error:
         return _Look(SourceFile(path, "refuse", unreadable(error), codec.name)), none
+
+
+def _image_look(path: str, codec: Codec, image: DecodedImage) -> tuple[_Look, Values]:
+    """The same of an image; one too large to hold is read here once more."""
     plan = SourceFile(
         path,
         "protect",
