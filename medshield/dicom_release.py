@@ -26,6 +26,7 @@ from medshield.formats.dicom.companions import companion, missing
 from medshield.formats.dicom.copies import Picture
 from medshield.formats.dicom.directory import Reference
 from medshield.formats.dicom.identity import Identity, identity_of, uid_of, with_new_identity
+from medshield.formats.series import Content, content_of, pieces_of, write_pieces
 from medshield.journal import Finished, Journal
 from medshield.keys import Key
 from medshield.manifest import Record
@@ -128,7 +129,7 @@ class DicomRelease:
             return path is not None and self._is_released(path)
 
         try:
-            raw = source.read_bytes()
+            raw = content_of(source)
             data, notes = companion(raw, self._found.handling, picture)
             left_out = missing(raw, is_released)
             self._write(file.path, data)
@@ -192,7 +193,7 @@ class DicomRelease:
     def _identity(self, done: Finished) -> Identity | str:
         """Who a file is, by its source; or why it has to leave the release."""
         try:
-            identity = identity_of((self._found.source / done.record.path).read_bytes())
+            identity = identity_of(content_of(self._found.source / done.record.path))
         except OSError as error:
             return unreadable(error)
         except RefusedFile as error:
@@ -201,16 +202,16 @@ class DicomRelease:
 
     def _renewed(self, done: Finished, uids: Mapping[str, str]) -> Finished:
         record = done.record
-        raw = (self._places.partial / record.path).read_bytes()
+        raw = content_of(self._places.partial / record.path)
         derived = record.status == "protected"
         data, notes = with_new_identity(raw, uids, self._found.handling, derived=derived)
         self._write(record.path, data)
         record = self._measured(replace(record, notes=[*record.notes, *notes]))
         return Finished(record, done.source_checksum, renewed=True)
 
-    def _write(self, path: str, data: bytes) -> None:
+    def _write(self, path: str, data: Content) -> None:
         temporary = self._places.temporary(path)
-        temporary.write_bytes(data)
+        write_pieces(temporary, pieces_of(data))
         self._places.put(temporary, path)
 
     def _measured(self, record: Record) -> Record:

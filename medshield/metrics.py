@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ SSIM_WINDOW = 7
 """Side of the square that structural similarity is measured in, px."""
 _STRIP = 32
 """Rows of windows that are measured at a time."""
+_ADDED_AT_ONCE = 1 << 16
 
 
 def balanced_accuracy(decided: Array, targets: Array) -> float:
@@ -129,8 +131,56 @@ def _divided(over: Array, under: Array) -> Array:
 
 def psnr(original: Array, changed: Array, data_range: float) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal arrays."""
-    error = float(np.mean((original.astype(np.float64) - changed.astype(np.float64)) ** 2))
+    return psnr_of_runs([squared_errors(original, changed)], original.size, data_range)
+
+
+def squared_errors(original: Array, changed: Array) -> NDArray[np.float64]:
+    """Of each value, flat."""
+    errors: NDArray[np.float64] = (original.astype(np.float64) - changed.astype(np.float64)) ** 2
+    return errors.ravel()
+
+
+def psnr_of_runs(errors: Iterable[Array], number: int, data_range: float) -> float:
+    """`psnr` of an image that is measured some frames at a time.
+
+    The errors are added up as NumPy adds up an array of all of them (halves of halves), so that
+    the result is the same to the last bit, however the frames come.
+
+    Args:
+        errors: `squared_errors` of runs of frames.
+        number: how many there are in all.
+        data_range: as of `psnr`.
+    """
+    error = _sum_of_halves(_Row(errors), number) / number
     return float("inf") if error == 0 else float(10 * np.log10(data_range**2 / error))
+
+
+class _Row:
+    """Numbers that come in arrays of any length, taken in arrays of other lengths."""
+
+    def __init__(self, arrays: Iterable[Array]) -> None:
+        self._arrays = iter(arrays)
+        self._rest: Array = np.empty(0)
+
+    def taken(self, number: int) -> Array:
+        """The next ones."""
+        parts = [self._rest[:number]]
+        self._rest = self._rest[number:]
+        missing = number - len(parts[0])
+        while missing:
+            array = next(self._arrays)
+            parts.append(array[:missing])
+            missing, self._rest = missing - len(parts[-1]), array[missing:]
+        return np.concatenate(parts)
+
+
+def _sum_of_halves(row: _Row, number: int) -> float:
+    """The sum of the next numbers; NumPy halves in the same places, down to 128 numbers."""
+    if number <= _ADDED_AT_ONCE:
+        return float(np.add.reduce(row.taken(number)))
+    half = number // 2
+    half -= half % 8
+    return _sum_of_halves(row, half) + _sum_of_halves(row, number - half)
 
 
 def ssim(original: Array, changed: Array, data_range: float) -> float:

@@ -231,7 +231,7 @@ def _compared_tile(
     """The middle frames of an image and of what was released, of one shape, and how they differ."""
     frame, block = clean.stored.shape[0] // 2, _block(clean)
     with np.errstate(invalid="ignore"):  # infinity less itself is NaN, which is no change
-        change = np.nan_to_num(moved.stored.astype(np.float64) - clean.stored.astype(np.float64))
+        change = np.nan_to_num(moved.stored[:].astype(np.float64) - clean.stored[:])
     too_far, nothing = bool((np.abs(change) > radius).any()), not change.any()
     if isinstance(radius, np.ndarray):  # each frame by its own
         change, bound, where = change[[frame]], float(radius[frame].item()), " in this frame"

@@ -6,7 +6,8 @@ Memory is bounded by a block of images, whatever the size of the data set.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,21 @@ from medshield.dataset import examples
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.dataset.walk import see_source, see_unchanged, unreadable
 from medshield.errors import RefusedFile
-from medshield.formats import DecodedImage, IntensityRange, codec_named
-from medshield.formats.base import PerFrame
+from medshield.formats import DecodedImage, codec_named
+from medshield.formats.series import Frames, MadeFrames, held
 from medshield.generator import Generator
 from medshield.journal import Finished
 from medshield.manifest import Record
 from medshield.methods.base import BLOCK
-from medshield.metrics import psnr, ssim
+from medshield.movement import Movement
 from medshield.places import Places
-from medshield.visibility import Change, comparable
+from medshield.visibility import Change
 
 MOST_VALUES_A_BLOCK = 1 << 26
 """Stored values that are decoded at a time: 64 CT slices, or a dozen mammograms."""
 STATUS_OF_ACTION = {"omit": "omitted", "refuse": "refused"}
-NOTHING_MOVED = (
-    "not one pixel moved, so the file would be the clean image: everything lies outside the "
-    "intensity range, or epsilon is too small; widen --intensity or raise --eps"
-)
+Deltas = Callable[[slice], Tensor]
+"""Gives the delta of some frames of an image on the working grid, (n, channels, size, size)."""
 
 
 class ReleaseWriter:
@@ -92,19 +91,46 @@ class ReleaseWriter:
         except RefusedFile as error:
             return str(error)
 
-    def _deltas(self, ready: Sequence[tuple[SourceFile, DecodedImage, Tensor]]) -> list[Tensor]:
-        """The delta of each image on the working grid, (frames, channels, size, size)."""
-        if not ready:
+    def _deltas(self, ready: Sequence[tuple[SourceFile, DecodedImage, Tensor]]) -> list[Deltas]:
+        """What gives the delta of some frames of each image on the working grid.
+
+        Those of images that are held are made here, together; of others, when they are asked for.
+        """
+        held = [one for one in ready if isinstance(one[1].stored, np.ndarray)]
+        made = dict(zip((file.path for file, _, _ in held), self._made_deltas(held), strict=True))
+        return [
+            made[file.path].__getitem__
+            if file.path in made
+            else partial(self._delta_of_frames, file, image, target)
+            for file, image, target in ready
+        ]
+
+    def _made_deltas(
+        self, held: Sequence[tuple[SourceFile, DecodedImage, Tensor]]
+    ) -> Sequence[Tensor]:
+        """The delta of each image, (frames, channels, size, size)."""
+        if not held:
             return []
         setting = self._generator.method.setting
         images = [
             examples.image_tensor(image, self._found, setting.channels, setting.size)
-            for _, image, _ in ready
+            for _, image, _ in held
         ]
-        names = [name for file, _, _ in ready for name in examples.frame_names(file)]
-        targets = torch.cat([target for _, _, target in ready])
+        names = [name for file, _, _ in held for name in examples.frame_names(file)]
+        targets = torch.cat([target for _, _, target in held])
         deltas = self._generator.perturb(torch.cat(images), targets, names)
-        return list(torch.split(deltas, [len(image) for image in images]))
+        return torch.split(deltas, [len(image) for image in images])
+
+    def _delta_of_frames(
+        self, file: SourceFile, image: DecodedImage, target: Tensor, frames: slice
+    ) -> Tensor:
+        """The delta of some frames, as if all had been perturbed together."""
+        setting = self._generator.method.setting
+        grid = examples.grid_tensor(
+            image.part(frames), self._found.ranges[file.kind], setting.channels, setting.size
+        )
+        names = examples.frame_names(file)[frames]
+        return self._generator.perturb(grid, target[frames], names)
 
     def _not_protected(self, file: SourceFile) -> Finished:
         if file.action == "copy":
@@ -132,7 +158,7 @@ class ReleaseWriter:
         )
         return Finished(record, digest)
 
-    def _protected(self, file: SourceFile, image: DecodedImage, delta: Tensor) -> Finished:
+    def _protected(self, file: SourceFile, image: DecodedImage, delta: Deltas) -> Finished:
         temporary = self._places.temporary(file.path)
         try:
             finished = self._written(file, image, delta, temporary)
@@ -143,7 +169,7 @@ class ReleaseWriter:
         return finished
 
     def _written(
-        self, file: SourceFile, image: DecodedImage, delta: Tensor, target: Path
+        self, file: SourceFile, image: DecodedImage, delta: Deltas, target: Path
     ) -> Finished:
         """Write one protected image and measure what was written.
 
@@ -153,24 +179,19 @@ class ReleaseWriter:
         intensity = self._found.ranges[file.kind]
         epsilon = self._generator.method.setting.budget.epsilon
         radius = image.epsilon_stored(intensity, epsilon)
-        if image.is_grey:
-            delta = delta.mean(1, keepdim=True)
-        delta = resized(delta, *image.stored.shape[1:3]).expand(-1, image.colour_channels, -1, -1)
         codec = codec_named(file.format)
 
-        def write(stored: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+        def write(stored: Frames) -> tuple[Frames, list[str]]:
             target.unlink(missing_ok=True)
             notes = codec.write(image, stored, target, float(np.max(radius)))
             return codec.read_back(image, target).stored, notes
 
+        change = Change(image, _at_native_size(delta, image), intensity, epsilon)
         if self._min_ssim is None:
-            again, notes = write(image.moved(delta.numpy(), intensity, epsilon))
+            again, notes = write(change.full())
         else:
-            change = Change(image, delta.numpy(), intensity, epsilon)
             again, notes = change.written_unseen(write, self._min_ssim)
-        furthest = _furthest(again, image.stored, radius)
-        _refuse_moved(again, image, intensity)
-        clean, released, width = comparable(image, again, intensity)
+        movement = Movement.of(image, again, intensity, radius)
         record = Record(
             path=file.path,
             status="protected",
@@ -178,9 +199,9 @@ class ReleaseWriter:
             sha256=manifest.sha256(target),
             bytes=target.stat().st_size,
             epsilon_stored=float(np.max(radius)),
-            max_abs_delta=furthest,
-            psnr=psnr(clean, released, width),
-            ssim=ssim(clean, released, width),
+            max_abs_delta=movement.furthest,
+            psnr=movement.psnr,
+            ssim=movement.ssim,
             notes=notes,
         )
         try:
@@ -215,42 +236,16 @@ def blocks_of(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
         yield block
 
 
-def _furthest(written: NDArray[Any], original: NDArray[Any], radius: PerFrame) -> float:
-    """The greatest change in stored units, if the written file keeps the promise.
+def _at_native_size(delta: Deltas, image: DecodedImage) -> Frames:
+    """(frames, colour channels, height, width); a grey image stays grey, in an RGB file too."""
+    frames, height, width, _ = image.stored.shape
+    is_grey = image.is_grey
 
-    Raises:
-        RefusedFile: another shape, a value further from the source than epsilon (of its frame),
-            or no change.
-    """
-    if written.shape != original.shape:
-        raise RefusedFile("the written file decodes to another size; report this file's kind")
-    undefined = np.isnan(written)
-    if not np.array_equal(undefined, np.isnan(original)):
-        raise RefusedFile("the written file has other undefined (NaN) values; report its kind")
-    same = (written == original) | undefined  # infinities too, whose difference is NaN
-    with np.errstate(invalid="ignore"):
-        distance = np.abs(written.astype(np.float64) - original.astype(np.float64))
-    moved = np.where(same, 0.0, distance)
-    furthest = float(np.max(moved, initial=0.0))
-    if not np.all(moved <= radius):
-        raise RefusedFile("the written file left the bound when decoded; its coding can't hold it")
-    if furthest == 0:
-        raise RefusedFile(NOTHING_MOVED)
-    return furthest
+    def native(run: slice) -> NDArray[Any]:
+        grid = delta(run)
+        if is_grey:
+            grid = grid.mean(1, keepdim=True)
+        return resized(grid, height, width).expand(-1, image.colour_channels, -1, -1).numpy()
 
-
-def _refuse_moved(written: NDArray[Any], image: DecodedImage, intensity: IntensityRange) -> None:
-    """See to it that what has to stay is as it was.
-
-    A codec is not told the range, so where values are bound to others (by JPEG's quantiser, by a
-    palette), those outside a narrow range move with those inside.
-
-    Raises:
-        RefusedFile: a value moved that lies outside the range, or is frozen.
-    """
-    same = (written == image.stored) | (np.isnan(written) & np.isnan(image.stored))
-    if np.any(~same & image.fixed(intensity)):
-        raise RefusedFile(
-            "its coding (JPEG, or a palette) can't leave values outside the intensity range as "
-            "they are while others move; give the whole range, such as --intensity 0,255"
-        )
+    shape = frames, image.colour_channels, height, width
+    return held(MadeFrames(shape, np.float32, native))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from medshield.errors import RefusedFile
 from medshield.formats import DecodedImage, IntensityRange
+from medshield.formats.series import Frames, MadeFrames, held, same, single
 from medshield.metrics import SSIM_WINDOW, ssim_of_frames
 
 C1, C2 = 0.01**2, 0.03**2
@@ -47,21 +48,31 @@ NO_ROOM = (
     "--min-ssim"
 )
 Floats = NDArray[np.floating[Any]]
-Write = Callable[[NDArray[Any]], tuple[NDArray[Any], list[str]]]
+Write = Callable[[Frames], tuple[Frames, list[str]]]
 
 
 def comparable(
     image: DecodedImage, changed: NDArray[Any], intensity: IntensityRange
 ) -> tuple[NDArray[Any], NDArray[Any], float]:
-    """Colours before and after, and what the width of the range is in their units.
+    """Colours of an image in memory before and after, and the width of the range in their units.
 
     In stored units, or in the world's where every frame has stored units of its own.
     """
-    clean, released = (values[..., : image.colour_channels] for values in (image.stored, changed))
+    clean, released = (
+        values[..., : image.colour_channels] for values in (image.stored[:], changed)
+    )
+    width = width_in_units(image, intensity)
     if isinstance(image.slope, np.ndarray):
         scale = np.abs(image.slope)
-        return clean * scale, released * scale, intensity.width
-    return clean, released, intensity.width / abs(image.slope)
+        return clean * scale, released * scale, width
+    return clean, released, width
+
+
+def width_in_units(image: DecodedImage, intensity: IntensityRange) -> float:
+    """The width of the range in the units of `comparable`."""
+    if isinstance(image.slope, np.ndarray):
+        return intensity.width
+    return intensity.width / abs(image.slope)
 
 
 @dataclass(frozen=True)
@@ -202,11 +213,11 @@ class Change:
     """
 
     image: DecodedImage
-    delta: Floats
+    delta: Frames
     intensity: IntensityRange
     epsilon: Fraction
 
-    def written_unseen(self, write: Write, least: float) -> tuple[NDArray[Any], list[str]]:
+    def written_unseen(self, write: Write, least: float) -> tuple[Frames, list[str]]:
         """Write the image so that each frame of what is read back keeps its similarity.
 
         A coding that changes what it is given (JPEG) swallows some of a perturbation, or adds to
@@ -223,16 +234,17 @@ class Change:
             RefusedFile: the similarity of a frame is not defined, or none of its pixels can move.
         """
         allowed = np.full(len(self.image.stored), 1 - least)
-        last = best = None
+        last: Frames | None = None
+        best: Frames | None = None
         for _ in range(MOST_WRITES):
             planned = self.moved(1 - allowed)
-            if last is not None and np.array_equal(planned, last):
+            if last is not None and same(planned, last):
                 break
             last = planned
             written, notes = write(planned)
-            if written.shape != planned.shape or np.array_equal(written, planned):
+            if written.shape != planned.shape or same(written, planned):
                 return written, notes
-            loss = 1 - ssim_of_frames(*comparable(self.image, written, self.intensity))
+            loss = 1 - self._similarity(written)
             if np.all(loss <= 1 - least):
                 best = planned
                 if np.all(loss >= (1 - least) * (1 - WRITTEN_SLACK)):
@@ -243,22 +255,48 @@ class Change:
             raise RefusedFile(NO_ROOM)
         return (written, notes) if best is last else write(best)
 
-    def moved(self, least: NDArray[np.float64]) -> NDArray[Any]:
+    def full(self) -> Frames:
+        """The stored values with the whole perturbation."""
+
+        def moved(frames: slice) -> NDArray[Any]:
+            part = self.image.part(frames)
+            return part.moved(self.delta[frames], self.intensity, self.epsilon)
+
+        stored = self.image.stored
+        return held(MadeFrames(stored.shape, stored.dtype, moved))
+
+    def _similarity(self, written: Frames) -> NDArray[np.float64]:
+        """Of each frame to what it was."""
+        each = [
+            ssim_of_frames(*comparable(part, written[run], self.intensity))
+            for run, part in self.image.parts()
+        ]
+        return np.concatenate(each)
+
+    def moved(self, least: NDArray[np.float64]) -> Frames:
         """The stored values, each frame's perturbation faded to its `least` similarity (frames,).
 
         Raises:
-            RefusedFile: as of `written_unseen`.
+            RefusedFile: as of `written_unseen`; of an image too large to hold, when its frames
+                are asked for.
         """
-        stored = np.empty_like(self.image.stored)
-        for number, bound in enumerate(least):
-            frames = slice(number, number + 1)
-            frame = replace(self, image=self.image.part(frames), delta=self.delta[frames])
-            stored[frames] = frame._moved(float(bound))
-        return stored
+
+        def faded(frames: slice) -> NDArray[Any]:
+            each = [
+                replace(self, image=self.image.part(one), delta=self.delta[one])._moved(
+                    float(least[one][0])
+                )
+                for one in single(frames)
+            ]
+            return np.concatenate(each)
+
+        stored = self.image.stored
+        return held(MadeFrames(stored.shape, stored.dtype, faded))
 
     def _moved(self, least: float) -> NDArray[Any]:
         """The same of a single frame."""
-        full = self.image.moved(self.delta, self.intensity, self.epsilon)
+        given = self.delta[:]
+        full = self.image.moved(given, self.intensity, self.epsilon)
         clean, changed, width = comparable(self.image, full, self.intensity)
         whole = float(ssim_of_frames(clean, changed, width)[0])
         if np.isnan(whole):
@@ -269,7 +307,7 @@ class Change:
         visibility = Visibility.of(clean / width, (changed[0] - clean) / width)
 
         def moved(fading: float) -> NDArray[Any]:
-            delta = visibility.faded(self.delta, fading)
+            delta = visibility.faded(given, fading)
             return self.image.moved(delta, self.intensity, self.epsilon)
 
         def quality(fading: float) -> float:
@@ -280,6 +318,6 @@ class Change:
         fading = least_fading(quality, least)
         result = moved(fading)
         kept = fading < FAINTEST or quality(fading) >= least
-        if not kept or np.array_equal(result, self.image.stored):
+        if not kept or same(result, self.image.stored):
             raise RefusedFile(NO_ROOM)
         return result

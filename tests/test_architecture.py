@@ -19,7 +19,7 @@ FLOORS = [
     {"audit", "formats"},
     # What a folder holds, and measures.
     {"augmentation", "dataset", "journal", "manifest", "metrics", "models", "splits", "tasks"}
-    | {"cost", "duplicates", "pretrained", "visibility"},
+    | {"cost", "duplicates", "movement", "pretrained", "visibility"},
     # The science.
     {
         "arms",

@@ -17,7 +17,8 @@ from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.dataset.walk import see_source, unreadable
 from medshield.errors import InputError, NotAnImage, RefusedFile
-from medshield.formats import DecodedImage, Handling, recognise
+from medshield.formats import DecodedImage, Handling, IntensityRange, recognise
+from medshield.formats.series import runs
 from medshield.models import SIZE_STEP
 
 LARGEST_AUTO_SIZE = 64
@@ -91,9 +92,37 @@ def frame_names(file: SourceFile) -> list[str]:
     return [file.path] if file.shape[0] == 1 else [f"{file.path}#{i}" for i in range(file.shape[0])]
 
 
-def image_tensor(image: DecodedImage, found: Scan, channels: int, size: int) -> Tensor:
-    """(frames, channels, size, size) in [0, 1]."""
-    pixels = torch.from_numpy(image.pixels(range_of(image, found.ranges)))
+def image_tensor(
+    image: DecodedImage,
+    found: Scan,
+    channels: int,
+    size: int,
+    frames: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """(frames, channels, size, size) in [0, 1], of all frames or of some, in their order."""
+    return grid_tensor(image, range_of(image, found.ranges), channels, size, frames)
+
+
+def grid_tensor(
+    image: DecodedImage,
+    intensity: IntensityRange,
+    channels: int,
+    size: int,
+    frames: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """The same, with a range that is known."""
+    small = []
+    for run in runs(image.stored.shape):
+        places = np.arange(run.start, run.stop) if frames is None else frames
+        here = places[(places >= run.start) & (places < run.stop)] - run.start
+        if len(here):
+            small.append(_on_grid(image.part(run), intensity, channels, size)[here])
+    return torch.cat(small)
+
+
+def _on_grid(image: DecodedImage, intensity: IntensityRange, channels: int, size: int) -> Tensor:
+    """The same of an image in memory."""
+    pixels = torch.from_numpy(image.pixels(intensity))
     small = resized(pixels, size, size).clamp(0, 1)
     if small.shape[1] == channels:
         return small
@@ -181,17 +210,18 @@ def load(
     groups: list[str] = []
     splits: list[str] = []
     for number, file in enumerate(files, 1):
+        kept = np.arange(file.shape[0]) if frames is None else frames[file.path]
         try:
             image = decoded((root or found.source) / file.path, found.handling)
             target = target_tensor(file, found, size)
+            pixels = image_tensor(image, found, channels, size, kept)
         except RefusedFile as error:
             see_source(root or found.source)
             if refused is None:
                 raise RefusedFile(f"{file.path}: {error}") from error
             refused[file.path] = str(error)
             continue
-        kept = np.arange(file.shape[0]) if frames is None else frames[file.path]
-        images.append(image_tensor(image, found, channels, size)[kept])
+        images.append(pixels)
         targets.append(target[kept])
         identities = frame_names(file)
         names += [identities[index] for index in kept]

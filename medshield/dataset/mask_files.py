@@ -34,7 +34,7 @@ def read_foreground(path: Path) -> NDArray[np.bool_]:
         return _by_pillow(path, str(refusal))
     if image.details.get("colour type") == "palette":  # decoded to colours, and classes are indices
         return _by_pillow(path, "its palette can't be read; save it as PNG")
-    values = image.stored[..., 0]
+    values = image.stored[:][..., 0]
     return _drawn(image.highest - values if image.inverted else values)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from medshield.formats import DecodedImage
 from medshield.formats.base import PerFrame
+from medshield.formats.series import runs
 
 Range = tuple[float, float]
 Values = NDArray[np.float64]
@@ -105,20 +106,44 @@ def spread(values: Values) -> float:
 
 def sample(image: DecodedImage) -> Values:
     """Some of the values that may move, in real-world units, evenly spread over the image."""
-    colours = image.stored[..., : image.colour_channels]
-    values = colours.reshape(-1)
-    places: NDArray[np.integer] | None = None
-    if image.frozen is not None:
-        frozen = np.broadcast_to(image.frozen, image.stored.shape)
-        places = np.flatnonzero(~frozen[..., : image.colour_channels])
-    number = values.size if places is None else places.size
+    numbers = [_moving(image, run) for run in runs(image.stored.shape)]
+    number = sum(numbers)
     chosen = np.arange(0, number, max(1, number // SAMPLES_A_FILE))
-    places = chosen if places is None else places[chosen]
-    some = values[places].astype(np.float64)
+    found = [np.empty(0)]
+    first = 0
+    for (_, part), many in zip(image.parts(), numbers, strict=True):
+        here = chosen[(chosen >= first) & (chosen < first + many)] - first
+        found.append(_values_at(part, here))
+        first += many
+    return np.concatenate(found)
+
+
+def _moving(image: DecodedImage, run: slice) -> int:
+    """How many values of some frames may move."""
+    if image.frozen is None:
+        frames: int = run.stop - run.start
+        return frames * math.prod(image.stored.shape[1:-1]) * image.colour_channels
+    return int(np.count_nonzero(~_frozen_colours(image.part(run))))
+
+
+def _values_at(image: DecodedImage, chosen: NDArray[np.integer]) -> Values:
+    """Some of the values that may move, in real-world units: the first of them is number 0."""
+    colours = image.stored[:][..., : image.colour_channels]
+    places = chosen
+    if image.frozen is not None:
+        places = np.flatnonzero(~_frozen_colours(image))[chosen]
+    some = colours.reshape(-1)[places].astype(np.float64)
     frames = places // max(1, math.prod(colours.shape[1:]))
     with np.errstate(over="ignore", invalid="ignore"):
         real = some * _of_frames(image.slope, frames) + _of_frames(image.intercept, frames)
-        return real[np.abs(real) < _NO_MEASURE]
+        measured: Values = real[np.abs(real) < _NO_MEASURE]
+        return measured
+
+
+def _frozen_colours(image: DecodedImage) -> NDArray[np.bool_]:
+    assert image.frozen is not None  # noqa: S101 (the caller saw to it)
+    frozen = np.broadcast_to(image.frozen[:], image.stored.shape)
+    return frozen[..., : image.colour_channels]
 
 
 class Samples:

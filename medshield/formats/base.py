@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshield.errors import RefusedFile
+from medshield.formats.series import Frames, MadeFrames, runs
 
 MOST_STORED_BYTES = 2 << 30
 """The largest image that is decoded, in bytes of its stored values: more is taken for a
@@ -111,7 +112,8 @@ class DecodedImage:
 
     Attributes:
         stored: (frames, height, width, channels); integers exactly as on disk, or floats.
-            Channels are 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha).
+            Channels are 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). An array, or of an
+            image too large to hold, frames that are read when they are asked for.
         kind: files of one kind share one intensity range, such as "PNG 8-bit" or "DICOM CT".
         slope, intercept: real-world value = slope * stored + intercept; slope is never 0. Where
             they differ between frames (enhanced PET and MR), each is an array of shape
@@ -134,7 +136,7 @@ class DecodedImage:
         container: what the codec needs to write the file back; for the codec alone.
     """
 
-    stored: NDArray[Any]
+    stored: Frames
     kind: str
     slope: PerFrame = 1.0
     intercept: PerFrame = 0.0
@@ -142,7 +144,7 @@ class DecodedImage:
     highest: float = math.inf
     step: float = 1.0
     tied: bool = False
-    frozen: NDArray[np.bool_] | None = None
+    frozen: Frames | None = None
     inverted: bool = False
     labels: bool = False
     declared: tuple[tuple[float, float], ...] = ()
@@ -165,13 +167,12 @@ class DecodedImage:
         """Whether every pixel is grey, in an RGB file too (then it must stay grey)."""
         if self.colour_channels == 1:
             return True
-        red, green, blue = (self.stored[..., i] for i in range(3))
-        return bool(np.array_equal(red, green) and np.array_equal(green, blue))
+        return all(_is_grey(part.stored[:]) for _, part in self.parts())
 
     def pixels(self, intensity: IntensityRange) -> NDArray[np.float32]:
         """(frames, colour channels, height, width) in [0, 1] of the range: low is dark, NaN 0."""
         with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float64
-            real = self._real(self.stored[..., : self.colour_channels])
+            real = self._real(self.stored[:][..., : self.colour_channels])
             scaled = (real - intensity.low) / intensity.width
         scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
         if self.inverted:
@@ -184,7 +185,7 @@ class DecodedImage:
 
     def outside(self, intensity: IntensityRange) -> NDArray[np.bool_]:
         """True where a value lies outside the range and therefore stays as it is."""
-        values = self._real(self.stored)
+        values = self._real(self.stored[:])
         return ~((values >= intensity.low) & (values <= intensity.high))
 
     def fixed(self, intensity: IntensityRange) -> NDArray[np.bool_]:
@@ -192,7 +193,7 @@ class DecodedImage:
         fixed = self.outside(intensity)
         fixed[..., self.colour_channels :] = True
         if self.frozen is not None:
-            fixed |= np.broadcast_to(self.frozen, fixed.shape)
+            fixed |= np.broadcast_to(self.frozen[:], fixed.shape)
         if self.tied:
             colours = fixed[..., : self.colour_channels]
             colours |= colours.any(axis=-1, keepdims=True)
@@ -212,16 +213,15 @@ class DecodedImage:
         Returns:
             An array of the shape and dtype of `stored`. Integers are truncated towards zero.
         """
-        result = np.empty_like(self.stored)
-        for start, part in self._parts():
-            frames = slice(start, start + len(part.stored))
+        result = np.empty(self.stored.shape, self.stored.dtype)
+        for frames, part in self._small_parts():
             radius = part.epsilon_stored(intensity, epsilon)
             with np.errstate(over="ignore", invalid="ignore"):  # NaN, and the ends of float64
                 result[frames] = part._moved(delta[frames], intensity, radius)
         return result
 
     def part(self, frames: slice) -> DecodedImage:
-        """Some of the frames, as an image of its own that shares their memory."""
+        """Some of the frames, in memory, as an image of its own."""
         return replace(
             self,
             stored=self.stored[frames],
@@ -230,12 +230,18 @@ class DecodedImage:
             frozen=_of_frames(self.frozen, frames),
         )
 
-    def _parts(self) -> Iterator[tuple[int, DecodedImage]]:
-        """The image in runs of frames that fit a processor's cache, each with its first frame."""
+    def parts(self) -> Iterator[tuple[slice, DecodedImage]]:
+        """The image in runs of frames, each with its place, however large the whole is."""
+        for frames in runs(self.stored.shape):
+            yield frames, self.part(frames)
+
+    def _small_parts(self) -> Iterator[tuple[slice, DecodedImage]]:
+        """The same in runs that fit a processor's cache."""
         number = len(self.stored)
-        step = max(1, VALUES_AT_A_TIME * number // max(1, self.stored.size))
+        step = max(1, VALUES_AT_A_TIME * number // max(1, math.prod(self.stored.shape)))
         for start in range(0, number, step):
-            yield start, self.part(slice(start, start + step))
+            frames = slice(start, min(start + step, number))
+            yield frames, self.part(frames)
 
     def _moved(
         self, delta: NDArray[np.floating[Any]], intensity: IntensityRange, radius: PerFrame
@@ -244,7 +250,7 @@ class DecodedImage:
         step = np.clip(-step if self.inverted else step, -radius, radius)
         if self.is_integer:
             step = np.trunc(step + np.copysign(1e-6, step))  # 7.9999997 grey levels are 8
-        colour = self.stored[..., : self.colour_channels]
+        colour = self.stored[:][..., : self.colour_channels]
         one, other = (
             np.asarray((bound - self.intercept) / self.slope)
             for bound in (intensity.low, intensity.high)
@@ -258,7 +264,7 @@ class DecodedImage:
         target = np.clip(values + step, np.minimum(low, values), np.maximum(high, values))
         # No step at all leaves the very bits, of a negative zero too.
         fixed = self.fixed(intensity)[..., : self.colour_channels] | (step == 0)
-        result = self.stored.copy()
+        result = self.stored[:].copy()
         result[..., : self.colour_channels] = np.where(fixed, colour, target.astype(colour.dtype))
         if not self.is_integer:
             result = self._within(result, radius)
@@ -273,8 +279,14 @@ class DecodedImage:
     def _within(self, moved: NDArray[Any], radius: PerFrame) -> NDArray[Any]:
         """Pull floats back where rounding to the file's own precision stepped over the radius."""
         # Infinity less itself is NaN, which is not over.
-        over = np.abs(moved.astype(np.float64) - self.stored.astype(np.float64)) > radius
-        return np.where(over, np.nextafter(moved, self.stored), moved).astype(moved.dtype)
+        stored = self.stored[:]
+        over = np.abs(moved.astype(np.float64) - stored.astype(np.float64)) > radius
+        return np.where(over, np.nextafter(moved, stored), moved).astype(moved.dtype)
+
+
+def _is_grey(stored: NDArray[Any]) -> bool:
+    red, green, blue = (stored[..., i] for i in range(3))
+    return bool(np.array_equal(red, green) and np.array_equal(green, blue))
 
 
 Part = TypeVar("Part")
@@ -282,7 +294,9 @@ Part = TypeVar("Part")
 
 def _of_frames(values: Part, frames: slice) -> Part:
     """What belongs to some frames, of what may be one for all: a number, or an array of one."""
-    if isinstance(values, np.ndarray) and values.ndim == 4 and len(values) > 1:
+    if isinstance(values, MadeFrames) or (
+        isinstance(values, np.ndarray) and values.ndim == 4 and len(values) > 1
+    ):
         return cast("Part", values[frames])
     return values
 
@@ -328,18 +342,18 @@ class Codec(ABC):
         return self.decode(written)
 
     @abstractmethod
-    def write(
-        self, image: DecodedImage, stored: NDArray[Any], target: Path, radius: float
-    ) -> list[str]:
+    def write(self, image: DecodedImage, stored: Frames, target: Path, radius: float) -> list[str]:
         """Write the source's bytes to `target` with `stored` in place of the pixels.
 
-        The source is in `image.container`; it is not read again. Writing `image.stored` back
-        gives the source byte for byte where the coding allows it, and its pixels exactly always.
+        The source is in `image.container`; only one too large to hold is read again. Writing
+        `image.stored` back gives the source byte for byte where the coding allows it, and its
+        pixels exactly always.
 
         Args:
             image: what `decode` returned.
             stored: same shape and dtype as `image.stored`, nowhere further from it than
-                `radius`. A lossy codec comes as near to it as its quantiser lets it.
+                `radius`; may be made as it is asked for, from `image.stored` too. A lossy codec
+                comes as near to it as its quantiser lets it.
             radius: what no decoded value of the written file may exceed, in stored units; the
                 largest of all frames where they differ (the caller checks each by its own).
             target: does not exist; the caller renames it once it is whole.

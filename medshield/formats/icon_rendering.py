@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from medshield.formats.series import Frames
 
 LEAST_EXPLAINED = 0.5
 """The share of a thumbnail's variance that its picture must explain: an unrelated picture explains
@@ -61,7 +63,7 @@ class _Fit:
 
 
 def made_again(
-    thumbnail: NDArray[np.float64], clean: NDArray[Any], protected: NDArray[Any]
+    thumbnail: NDArray[np.float64], clean: Frames, protected: Frames
 ) -> NDArray[np.float64] | None:
     """The thumbnail of the protected picture.
 
@@ -80,12 +82,12 @@ def made_again(
     if fit is None or fit.explained < LEAST_EXPLAINED:
         return None
     result = thumbnail.copy()
-    scaled = fit.way.scaled(_plane(protected[fit.frame], thumbnail.shape[-1]))
+    scaled = fit.way.scaled(_plane(protected, fit.frame, thumbnail.shape[-1]))
     result[fit.way.part] = _mapped(scaled, fit.curves)
     return result
 
 
-def _best(thumbnail: NDArray[np.float64], clean: NDArray[Any]) -> _Fit | None:
+def _best(thumbnail: NDArray[np.float64], clean: Frames) -> _Fit | None:
     """The frame first, by the most usual scaling; then the way of scaling."""
     channels = thumbnail.shape[-1]
     plain = list(_ways(thumbnail.shape, clean.shape, ("area",)))
@@ -95,12 +97,12 @@ def _best(thumbnail: NDArray[np.float64], clean: NDArray[Any]) -> _Fit | None:
         fit
         for frame in sorted(frames)
         for way in plain
-        if (fit := _fitted(thumbnail, _plane(clean[frame], channels), frame, way))
+        if (fit := _fitted(thumbnail, _plane(clean, frame, channels), frame, way))
     )
     best = max(firsts, key=lambda fit: fit.explained, default=None)
     if best is None:
         return None
-    plane = _plane(clean[best.frame], channels)
+    plane = _plane(clean, best.frame, channels)
     others = (
         fit
         for way in _ways(thumbnail.shape, clean.shape, _OTHER_METHODS)
@@ -109,8 +111,9 @@ def _best(thumbnail: NDArray[np.float64], clean: NDArray[Any]) -> _Fit | None:
     return max((best, *others), key=lambda fit: fit.explained)
 
 
-def _plane(frame: NDArray[Any], channels: int) -> NDArray[np.float64]:
+def _plane(frames: Frames, number: int, channels: int) -> NDArray[np.float64]:
     """(height, width, channels) of a frame: grey for grey thumbnails, else its colours."""
+    frame = frames[number : number + 1][0]
     colour = np.nan_to_num(frame[..., : 3 if frame.shape[-1] >= 3 else 1].astype(np.float64))
     if channels == 1 and colour.shape[-1] == 3:
         colour = np.asarray(colour @ np.array([[0.299], [0.587], [0.114]]), np.float64)

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
@@ -18,7 +18,7 @@ from medshield.formats.nifti.files import header_names, whole_header
 from medshield.formats.nifti.header import find_signature
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from medshield.formats.series import Frames
 
 Recognise = Callable[[bytes, Path], bool]
 
@@ -53,9 +53,7 @@ class OtherVolume(Codec):
             raise NotAnImage("the header of an Analyze pair: its voxels are in the .img file")
         raise RefusedFile(self._reason)
 
-    def write(
-        self, image: DecodedImage, stored: NDArray[Any], target: Path, radius: float
-    ) -> list[str]:
+    def write(self, image: DecodedImage, stored: Frames, target: Path, radius: float) -> list[str]:
         """Never called, as nothing is decoded."""
         raise RefusedFile(self._reason)
 

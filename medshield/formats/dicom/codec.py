@@ -7,6 +7,7 @@ that must.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from struct import pack, unpack_from
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
 from medshield.formats.dicom import coding, meaning
+from medshield.formats.dicom.coding import CodedFrames
 from medshield.formats.dicom.container import (
     EXTENDED_OFFSET_TABLES,
     NATIVE,
     TRANSFER_SYNTAX,
     DicomFile,
     explicit_element,
-    extended_offsets,
+    explicit_pixels,
     transfer_syntax_element,
     with_value,
 )
@@ -36,19 +38,32 @@ from medshield.formats.dicom.elements import PIXEL_DATA, PREAMBLE_END, Element, 
 from medshield.formats.dicom.pixels import NativeForm, PixelLayout
 from medshield.formats.dicom.refusals import (
     guarded,
+    guarded_each,
     image_element,
     refuse_colours,
     refuse_what_would_break,
 )
 from medshield.formats.dicom.views import view_of
+from medshield.formats.series import (
+    MadeBytes,
+    MadeFrames,
+    content_of,
+    held,
+    joined,
+    pieces_of,
+    same,
+    write_pieces,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from medshield.formats.dicom.container import Part
     from medshield.formats.dicom.meaning import Padding
     from medshield.formats.dicom.views import View
+    from medshield.formats.series import Content, Frames
 
 PHOTOMETRIC = 0x00280004
 PLANAR = 0x00280006
@@ -62,33 +77,35 @@ class _Source:
     file: DicomFile
     pixels: Element
     layout: PixelLayout
-    words: NDArray[Any]
+    words: Frames
+    values: Frames
+    """The stored values, before any table or conversion of colours."""
     padding: Padding | None
     lossy: bool
     view: View | None
     carried: Carried = NOTHING_CARRIED
 
-    @property
-    def values(self) -> NDArray[Any]:
-        """The stored values, before any table or conversion of colours."""
-        return self.layout.values(self.words)
-
-    def stored_as(self, wanted: NDArray[Any], shown: NDArray[Any], radius: float) -> NDArray[Any]:
+    def stored_as(self, wanted: Frames, shown: Frames, radius: float) -> Frames:
         """The stored values for what shall be shown; none that would newly be padding.
 
         Raises:
             RefusedFile: no table entry or sample is near enough to move to.
         """
         before = self.values
-        values = wanted
-        if self.view is not None:
-            values = self.view.nearest(wanted, before, radius)
-        if self.padding is not None:
-            landed = self.padding.covers(values) & ~self.padding.covers(before)
-            values = np.where(landed, before, values)
-        if self.view is None or np.array_equal(wanted, shown):
+
+        def nearest(frames: slice) -> NDArray[Any]:
+            values, source = wanted[frames], before[frames]
+            if self.view is not None:
+                values = self.view.nearest(values, source, radius)
+            if self.padding is not None:
+                landed = self.padding.covers(values) & ~self.padding.covers(source)
+                values = np.where(landed, source, values)
             return values
-        if np.array_equal(values, before):
+
+        values = held(MadeFrames(before.shape, before.dtype, nearest))
+        if self.view is None or same(wanted, shown):
+            return values
+        if same(values, before):
             raise RefusedFile(
                 "nothing in it can be moved: no entry of its table is shown within the bound of "
                 "another; raise eps, or convert it to RGB first"
@@ -110,13 +127,13 @@ class DicomCodec(Codec):
 
     def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one file; see `Codec.decode`."""
-        raw = path.read_bytes()
+        raw = content_of(path)
         return guarded(lambda: _decode_with_copies(raw, handling))
 
     def write(
         self,
         image: DecodedImage,
-        stored: NDArray[Any],
+        stored: Frames,
         target: Path,
         radius: float,
     ) -> list[str]:
@@ -125,19 +142,16 @@ class DicomCodec(Codec):
         A value that would land on the padding value stays as it was.
         """
         source: _Source = image.container
-        values = guarded(lambda: source.stored_as(stored, image.stored, radius))
-        data, notes = guarded(lambda: _rewritten(source, values))
-        if source.view is not None and data is not source.file.raw:
+        words = guarded(lambda: _words_for(source, stored, image.stored, radius))
+        if words is None:
+            write_pieces(target, pieces_of(source.file.raw))
+            return []
+        parts, notes = guarded(lambda: _rewritten(source, words, target.parent))
+        write_pieces(target, guarded_each(joined(parts)))
+        if source.view is not None:
             notes += source.view.notes(source.values, radius)
-        if source.carried.anything and data is not source.file.raw:
-            written = DicomFile.parse(data)
-            data, more = guarded(
-                lambda: source.carried.carried_on(
-                    written, image.stored, lambda: _decode(written).stored
-                )
-            )
-            notes += more
-        target.write_bytes(data)
+        if source.carried.anything:
+            notes += _carry_on(source.carried, image.stored, target)
         return notes
 
 
@@ -168,7 +182,19 @@ def read_tag(path: Path, tag: str) -> str | None:
     return "\\".join(str(value).strip() for value in values) or None
 
 
-def _decode_with_copies(raw: bytes, handling: Handling) -> DecodedImage:
+def _carry_on(carried: Carried, clean: Frames, target: Path) -> list[str]:
+    """Deal with the icons and signatures of a file that has its new pixels already."""
+    written = DicomFile.parse(content_of(target))
+    data, notes = guarded(
+        lambda: carried.carried_on(written, clean, lambda: _decode(written).stored)
+    )
+    edited = target.with_name(f"{target.name}.edited")
+    write_pieces(edited, pieces_of(data))
+    edited.replace(target)
+    return notes
+
+
+def _decode_with_copies(raw: Content, handling: Handling) -> DecodedImage:
     """An image that can be written again, with all that its file carries."""
     file = DicomFile.parse(raw)
     try:
@@ -188,15 +214,16 @@ def _decode(file: DicomFile) -> DecodedImage:
     photometric = str(header.get("PhotometricInterpretation", ""))
     refuse_colours(file.syntax, photometric, coding.may_be_lossy(file.syntax))
     layout = PixelLayout.of(header, pixels)
-    value = pixels.value_of(file.content)
+    value = pixels.long_value_of(file.content)
     lossy, coded_bits = False, layout.bits_stored
     if file.syntax in NATIVE:
-        words = NativeForm.of(layout, pixels, file.encoding.big_endian).words(value)
+        words = held(NativeForm.of(layout, pixels, file.encoding.big_endian).frames(value))
     else:
-        lossy = not coding.can_stay(file.syntax, value, layout)
+        coded = CodedFrames(value, layout)
+        lossy = not coding.can_stay(file.syntax, coded, layout)
         if not lossy:
-            coded_bits = coding.coded_bits(file.syntax, value, layout)
-        words = _decode_frames(file.syntax, value, layout, lossy)
+            coded_bits = coding.coded_bits(file.syntax, coded, layout)
+        words = _decode_frames(file.syntax, coded, layout, lossy)
     if not lossy:
         refuse_colours(file.syntax, layout.photometric, lossy=False)
     elif layout.samples == 3:
@@ -204,10 +231,12 @@ def _decode(file: DicomFile) -> DecodedImage:
     return _described(header, file, pixels, layout, words, coded_bits, lossy)
 
 
-def _decode_frames(syntax: UID, value: bytes, layout: PixelLayout, lossy: bool) -> NDArray[Any]:
-    if lossy:
-        return coding.decode_lossy(syntax, value, layout).view(layout.word)
-    return coding.decode_words(syntax, value, layout)
+def _decode_frames(syntax: UID, coded: CodedFrames, layout: PixelLayout, lossy: bool) -> Frames:
+    if not lossy:
+        return coding.decode_words(syntax, coded, layout)
+    values = coding.decode_lossy(syntax, coded, layout)
+    words = MadeFrames(layout.shape, layout.word, lambda run: values[run].view(layout.word))
+    return held(words)
 
 
 def _described(
@@ -215,22 +244,19 @@ def _described(
     file: DicomFile,
     pixels: Element,
     layout: PixelLayout,
-    words: NDArray[Any],
+    words: Frames,
     coded_bits: int,
     lossy: bool,
 ) -> DecodedImage:
-    values = layout.values(words)
+    values = held(MadeFrames(words.shape, layout.value, lambda run: layout.values(words[run])))
     padding = meaning.padding(header, layout, pixels.tag)
-    frozen = padding.covers(values) if padding is not None else None
-    if layout.floating:
-        unreal = ~np.isfinite(values)
-        frozen = unreal if frozen is None else frozen | unreal
-    held = replace(layout, bits_stored=min(layout.bits_stored, coded_bits))
-    limits = meaning.limits(header, held, values, frozen)
-    view = view_of(header, layout, limits, padding, file.encoding.big_endian)
+    frozen = _frozen(values, padding)
+    narrow = replace(layout, bits_stored=min(layout.bits_stored, coded_bits))
+    limits = meaning.limits(header, narrow, values, frozen)
+    view = view_of(header, layout, values, limits, padding, file.encoding.big_endian)
     stored = values
     if view is not None:
-        stored = view.shown(values)
+        stored = _shown(values, view)
         limits = float(np.iinfo(stored.dtype).min), float(np.iinfo(stored.dtype).max)
     slope, intercept = meaning.rescale(header, layout)
     return DecodedImage(
@@ -251,33 +277,64 @@ def _described(
             "photometric interpretation": layout.photometric,
             "bits stored": str(layout.bits_stored),
         },
-        container=_Source(file, pixels, layout, words, padding, lossy, view),
+        container=_Source(file, pixels, layout, words, values, padding, lossy, view),
     )
 
 
-def _rewritten(source: _Source, values: NDArray[Any]) -> tuple[bytes, list[str]]:
-    """The file with these stored values, and a note for each element changed beside them."""
+def _frozen(values: Frames, padding: Padding | None) -> Frames | None:
+    """True for padding, and for what is no finite number; None where neither can be."""
+    floating = values.dtype.kind == "f"
+    if padding is None and not floating:
+        return None
+
+    def frozen(frames: slice) -> NDArray[np.bool_]:
+        some = values[frames]
+        still = padding.covers(some) if padding is not None else np.zeros(some.shape, np.bool_)
+        return still | ~np.isfinite(some) if floating else still
+
+    return held(MadeFrames(values.shape, np.bool_, frozen))
+
+
+def _shown(values: Frames, view: View) -> Frames:
+    """What a reader shows of all frames."""
+    first = view.shown(values[:1])
+    shape = (*values.shape[:3], first.shape[-1])
+    return held(MadeFrames(shape, first.dtype, lambda run: view.shown(values[run])))
+
+
+def _words_for(source: _Source, stored: Frames, shown: Frames, radius: float) -> Frames | None:
+    """The words for what shall be shown; None where they are the source's."""
+    values = source.stored_as(stored, shown, radius)
+    words = held(source.layout.words(values, source.words))
+    return None if same(words, source.words) else words
+
+
+def _rewritten(source: _Source, words: Frames, folder: Path) -> tuple[list[Part], list[str]]:
+    """The file with these words, in parts, and a note for each element changed beside them."""
     file, layout, pixels = source.file, source.layout, source.pixels
-    words = layout.words(values, source.words)
-    if np.array_equal(words, source.words):
-        return file.raw, []
-    before = pixels.value_of(file.content)
+    before = pixels.long_value_of(file.content)
+    changes: dict[int, Part]
     if source.lossy:
         changes = _decoded_to_native(source, words)
     elif file.syntax in NATIVE:
-        value = NativeForm.of(layout, pixels, file.encoding.big_endian).value(words, before)
+        form = NativeForm.of(layout, pixels, file.encoding.big_endian)
+        value = MadeBytes(len(before), lambda: form.value_of(words, before))
         changes = {pixels.tag: with_value(file.content, pixels, value)}
     else:
-        value = coding.encode(file.syntax, words, layout, before)
-        new = {pixels.tag: value, **extended_offsets(value)}
+        coded = coding.encode(file.syntax, words, layout, before, folder)
         changes = {
-            element.tag: with_value(file.content, element, new[element.tag])
+            element.tag: _with_offsets(file.content, element, coded.offsets[element.tag])
             for element in file.elements
-            if element.tag in new
+            if element.tag in coded.offsets
         }
-    present = {e.tag: e.bytes_of(file.content) for e in (*file.meta, *file.elements)}
+        changes[pixels.tag] = with_value(file.content, pixels, coded.value)
+    present = {element.tag: element for element in (*file.meta, *file.elements)}
     changes = file.with_group_lengths(changes)
-    changes = {tag: element for tag, element in changes.items() if element != present.get(tag)}
+    changes = {
+        tag: new
+        for tag, new in changes.items()
+        if tag == pixels.tag or tag not in present or new != present[tag].bytes_of(file.content)
+    }
     why = "its coding was lossy" if source.lossy else "its frames are coded anew"
     notes = [
         f"{named(tag)}: {_what_became(tag in present, changes[tag])}, {why}"
@@ -286,26 +343,32 @@ def _rewritten(source: _Source, values: NDArray[Any]) -> tuple[bytes, list[str]]
     return file.assembled(changes), notes
 
 
-def _what_became(was_there: bool, element: bytes) -> str:
-    if not element:
+def _with_offsets(content: Content, element: Element, offsets: bytes) -> bytes:
+    return b"".join(with_value(content, element, MadeBytes(len(offsets), lambda: [offsets])).make())
+
+
+def _what_became(was_there: bool, element: Part) -> str:
+    if not len(element):
         return "removed"
     return "changed" if was_there else "added"
 
 
-def _decoded_to_native(source: _Source, words: NDArray[Any]) -> dict[int, bytes]:
+def _decoded_to_native(source: _Source, words: Frames) -> dict[int, Part]:
     """The elements that make a lossy file Explicit VR Little Endian and say so."""
     file, layout = source.file, source.layout
-    value = NativeForm(layout, big_endian=False, swapped=False).value(words, b"")
+    form = NativeForm(layout, big_endian=False, swapped=False)
+    size = math.prod(layout.shape) * layout.bits_allocated // 8
     vr = "OW" if layout.bits_allocated > 8 else "OB"
     wanted = {LOSSY_IMAGE_COMPRESSION: ("CS", b"01")}
     if layout.samples == 3:
         wanted |= {PHOTOMETRIC: ("CS", b"RGB "), PLANAR: ("US", pack("<H", 0))}
-    changes = {
+    changes: dict[int, Part] = {
         tag: explicit_element(tag, *new) for tag, new in wanted.items() if file.value(tag) != new[1]
     }
     changes |= {tag: b"" for tag in EXTENDED_OFFSET_TABLES if file.value(tag) is not None}
     changes[TRANSFER_SYNTAX] = transfer_syntax_element(ExplicitVRLittleEndian)
-    changes[PIXEL_DATA] = explicit_element(PIXEL_DATA, vr, value + b"\0" * (len(value) % 2))
+    value = MadeBytes(size, lambda: form.value_of(words, b""))
+    changes[PIXEL_DATA] = explicit_pixels(PIXEL_DATA, vr, value)
     return changes
 
 

@@ -6,8 +6,10 @@ trusts an encoder: `encode` decodes what it made and compares.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import imagecodecs
@@ -33,16 +35,32 @@ from pydicom.uid import (
 )
 
 from medshield.errors import RefusedFile
+from medshield.formats import series
 from medshield.formats.dicom.codestreams import (
     Codestream,
     dressed_as,
     read_codestream,
     with_precision,
 )
-from medshield.formats.dicom.container import encapsulated, fragments
+from medshield.formats.dicom.container import (
+    encapsulated,
+    encapsulated_alone,
+    extended_offsets,
+    fragments_of,
+    without_end,
+)
 from medshield.formats.dicom.pixels import MONOCHROME, YBR_FULL, PixelLayout
 from medshield.formats.jpeg import lossless
 from medshield.formats.jpeg.segments import parse
+from medshield.formats.series import (
+    Content,
+    Frames,
+    MadeBytes,
+    MadeFrames,
+    held,
+    runs,
+    stream_of,
+)
 
 # Retired in 2001 and still found: progressive processes of the 12-bit kind.
 SPECTRAL_SELECTION = UID("1.2.840.10008.1.2.4.53")
@@ -61,12 +79,64 @@ _PYDICOM_PLUGINS = {
 }
 
 
-def decode_words(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]:
+class CodedFrames:
+    """The coded frames of an encapsulated value field, read when they are asked for.
+
+    Args:
+        value: the value field of Pixel Data.
+        layout: what the header says.
+
+    Raises:
+        RefusedFile: more or fewer frames than the header says.
+    """
+
+    def __init__(self, value: Content, layout: PixelLayout) -> None:
+        self.value = value
+        self._fragments = _fragments_of_frames(value, layout)
+
+    def __len__(self) -> int:
+        return len(self._fragments)
+
+    def __getitem__(self, frames: slice) -> list[bytes]:
+        return [self._joined(fragments) for fragments in self._fragments[frames]]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._joined, self._fragments)
+
+    def _joined(self, fragments: Sequence[tuple[int, int]]) -> bytes:
+        return b"".join(self.value[start : start + length] for start, length in fragments)
+
+
+def _fragments_of_frames(value: Content, layout: PixelLayout) -> list[list[tuple[int, int]]]:
+    """Where the fragments of each frame start, and their lengths.
+
+    Which belong to which frame is pydicom's to say: it knows offset tables, and the marks in the
+    coded data where there is none.
+    """
+    bare = without_end(value)
+    stream = bare if isinstance(bare, bytes) else stream_of(bare)
+    fragments = iter(fragments_of(value))
+    found: list[list[tuple[int, int]]] = []
+    for frame in generate_frames(stream, number_of_frames=layout.frames):
+        own, missing = [], len(frame)
+        while missing > 0:
+            own.append(next(fragments))
+            missing -= own[-1][1]
+        found.append(own)
+    if len(found) != layout.frames:
+        raise RefusedFile(
+            f"{len(found)} coded frames, Number of Frames says {layout.frames}; "
+            "correct the header or get the file whole"
+        )
+    return found
+
+
+def decode_words(syntax: UID, coded: CodedFrames, layout: PixelLayout) -> Frames:
     """The words of all frames, in the colours that were coded.
 
     Args:
         syntax: one that `can_stay` said yes to.
-        value: the value field of Pixel Data.
+        coded: the frames.
         layout: what the header says.
 
     Returns:
@@ -75,7 +145,14 @@ def decode_words(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
     Raises:
         RefusedFile: its encoder can't take such samples, or readers take them differently.
     """
-    words = _decoded(syntax, value, layout, as_rgb=False).astype(layout.word)
+    return _decoded_once(
+        MadeFrames(layout.shape, layout.word, lambda frames: _words(syntax, coded[frames], layout))
+    )
+
+
+def _words(syntax: UID, frames: list[bytes], layout: PixelLayout) -> NDArray[Any]:
+    """The words of some frames."""
+    words = _decoded(syntax, frames, layout, as_rgb=False).astype(layout.word)
     if syntax != RLELossless and layout.unused_bits_matter(words):
         raise RefusedFile(
             "its coded samples have bits above Bits Stored, which some readers show and others "
@@ -84,7 +161,15 @@ def decode_words(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
     return words
 
 
-def coded_bits(syntax: UID, value: bytes, layout: PixelLayout) -> int:
+def _decoded_once(frames: MadeFrames) -> Frames:
+    """The frames, each of which was decoded, so that a damaged one is refused beforehand."""
+    few = held(frames)
+    for run in runs(few.shape):
+        few[run]
+    return few
+
+
+def coded_bits(syntax: UID, coded: CodedFrames, layout: PixelLayout) -> int:
     """How many bits of a sample its frames can hold, which may be fewer than Bits Stored.
 
     Raises:
@@ -92,7 +177,7 @@ def coded_bits(syntax: UID, value: bytes, layout: PixelLayout) -> int:
     """
     if syntax == RLELossless:
         return layout.bits_allocated
-    bits = min(form.precision for form in _forms(_frames(value, layout), layout))
+    bits = min(form.precision for form in _forms(coded, layout))
     if bits > _MOST_CODED_BITS:
         raise RefusedFile(
             f"no encoder of {syntax.name} takes samples of {bits} bits; "
@@ -101,7 +186,7 @@ def coded_bits(syntax: UID, value: bytes, layout: PixelLayout) -> int:
     return bits
 
 
-def decode_lossy(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]:
+def decode_lossy(syntax: UID, coded: CodedFrames, layout: PixelLayout) -> Frames:
     """The stored values of all frames, colours as RGB.
 
     Returns:
@@ -115,22 +200,31 @@ def decode_lossy(syntax: UID, value: bytes, layout: PixelLayout) -> NDArray[Any]
             f"{layout.photometric} in a retired coding, which readers convert differently or not "
             "at all; convert the file to Explicit VR Little Endian and RGB first"
         )
-    _forms(_frames(value, layout), layout)
-    decoded = _decoded(syntax, value, layout, as_rgb=True)
+    _forms(coded, layout)
+    return _decoded_once(
+        MadeFrames(
+            layout.shape, layout.value, lambda frames: _lossy_values(syntax, coded[frames], layout)
+        )
+    )
+
+
+def _lossy_values(syntax: UID, frames: list[bytes], layout: PixelLayout) -> NDArray[Any]:
+    """The stored values of some frames."""
+    decoded = _decoded(syntax, frames, layout, as_rgb=True)
     lowest, highest = layout.limits
     if decoded.min() < lowest or decoded.max() > highest:
         raise RefusedFile("its coded samples have more bits than Bits Stored; correct the header")
     return decoded.astype(layout.value)
 
 
-def can_stay(syntax: UID, value: bytes, layout: PixelLayout) -> bool:
+def can_stay(syntax: UID, coded: CodedFrames, layout: PixelLayout) -> bool:
     """Whether other values can be coded in the same transfer syntax without a loss of their own.
 
     JPEG 2000, HTJ2K and JPEG-LS can under their lossy names too: those allow a coding with no
     loss. An irreversible colour transform alone has to go, and its name in the header with it.
     """
     if syntax in _MAY_BE_LOSSLESS:
-        forms = _forms(_frames(value, layout), layout)
+        forms = _forms(coded, layout)
         return all(form.reversible or not form.mixes_colours for form in forms)
     return syntax in _LOSSLESS
 
@@ -145,7 +239,22 @@ def is_supported(syntax: UID) -> bool:
     return syntax in _PYDICOM_PLUGINS or syntax in _LIBJPEG_TURBO
 
 
-def encode(syntax: UID, words: NDArray[Any], layout: PixelLayout, like: bytes) -> bytes:
+@dataclass(frozen=True)
+class Encoded:
+    """A value field of Pixel Data.
+
+    Attributes:
+        value: with the offset table that the source's field has.
+        offsets: by tag, what the tables of an Extended Offset Table have to say of it.
+    """
+
+    value: MadeBytes
+    offsets: dict[int, bytes]
+
+
+def encode(
+    syntax: UID, words: Frames, layout: PixelLayout, like: Content, folder: Path | None = None
+) -> Encoded:
     """The value field of Pixel Data with these words, coded without loss.
 
     Args:
@@ -153,13 +262,31 @@ def encode(syntax: UID, words: NDArray[Any], layout: PixelLayout, like: bytes) -
         words: (frames, rows, columns, samples).
         layout: what the header says.
         like: the source's value field, for the form of its frames and of its offset table.
+        folder: where coded frames are kept that are too large to hold, until they are written;
+            None for the system's own.
 
     Raises:
         RefusedFile: the encoder failed, or its frames don't give these words back.
     """
+    sources = CodedFrames(like, layout)
+    beside = str(folder) if folder else None
+    kept = SpooledTemporaryFile(series.BYTES_HELD, dir=beside)  # noqa: SIM115 (its reader closes it)
+    lengths: list[int] = []
+    for run in runs(words.shape):
+        for frame in _encoded(syntax, words[run], layout, sources[run]):
+            kept.write(frame)
+            lengths.append(len(frame))
+    value = encapsulated(kept, lengths, like)
+    return Encoded(value, extended_offsets([length + length % 2 for length in lengths]))
+
+
+def _encoded(
+    syntax: UID, words: NDArray[Any], layout: PixelLayout, sources: list[bytes]
+) -> list[bytes]:
+    """Some frames, coded like those of the source, and seen to give their words back."""
     try:
-        value = encapsulated(_encoded(syntax, words, layout, like), like)
-        again = decode_words(syntax, value, layout)
+        coded = _coded(syntax, words, layout, sources)
+        again = _words(syntax, coded, layout)
     except RefusedFile:
         raise
     except Exception as error:
@@ -172,21 +299,22 @@ def encode(syntax: UID, words: NDArray[Any], layout: PixelLayout, like: bytes) -
             f"the encoder of {syntax.name} does not give its values back exactly; "
             "convert the file to Explicit VR Little Endian first"
         )
-    return value
+    return coded
 
 
-def _encoded(syntax: UID, words: NDArray[Any], layout: PixelLayout, like: bytes) -> list[bytes]:
+def _coded(
+    syntax: UID, words: NDArray[Any], layout: PixelLayout, sources: list[bytes]
+) -> list[bytes]:
     if syntax == RLELossless:
         return [_rle(frame, layout) for frame in words]
     coded: list[bytes] = []
-    sources = _frames(like, layout)
     for frame, source, form in zip(words, sources, _forms(sources, layout), strict=True):
         samples = _samples(frame, layout, form)
         coded.append(dressed_as(_ENCODERS[syntax](samples, form), source))
     return coded
 
 
-def _forms(frames: list[bytes], layout: PixelLayout) -> list[Codestream]:
+def _forms(frames: Iterable[bytes], layout: PixelLayout) -> list[Codestream]:
     """What each frame says of itself.
 
     Raises:
@@ -218,13 +346,15 @@ def _samples(words: NDArray[Any], layout: PixelLayout, form: Codestream) -> NDAr
     return samples[..., 0] if layout.samples == 1 else samples
 
 
-def _decoded(syntax: UID, value: bytes, layout: PixelLayout, as_rgb: bool) -> NDArray[Any]:
+def _decoded(syntax: UID, frames: list[bytes], layout: PixelLayout, as_rgb: bool) -> NDArray[Any]:
+    """Some frames, of the shape of the whole but for their number."""
+    layout = replace(layout, frames=len(frames))
     if syntax in (JPEGLossless, JPEGLosslessSV1):
-        decoded = np.stack([_lossless_jpeg(frame, layout) for frame in _frames(value, layout)])
+        decoded = np.stack([_lossless_jpeg(frame, layout) for frame in frames])
     elif syntax in _LIBJPEG_TURBO and not _fits_pillow(syntax, layout):
-        decoded = np.stack([_libjpeg_turbo(frame, layout) for frame in _frames(value, layout)])
+        decoded = np.stack([_libjpeg_turbo(frame, layout) for frame in frames])
     else:
-        decoded = _pydicom(syntax, value, layout, as_rgb)
+        decoded = _pydicom(syntax, frames, layout, as_rgb)
     if decoded.size != np.prod(layout.shape):
         raise RefusedFile("its coded frames are more, fewer or of another size than it says")
     return decoded.reshape(layout.shape)
@@ -234,12 +364,12 @@ def _fits_pillow(syntax: UID, layout: PixelLayout) -> bool:
     return syntax == JPEGExtended12Bit and layout.bits_stored == 8
 
 
-def _pydicom(syntax: UID, value: bytes, layout: PixelLayout, as_rgb: bool) -> NDArray[Any]:
+def _pydicom(syntax: UID, frames: list[bytes], layout: PixelLayout, as_rgb: bool) -> NDArray[Any]:
     options = _options(layout)
     if syntax == RLELossless:  # codes whole words, and their unused bits are wanted too
         options["correct_unused_bits"] = False
     decoded, properties = get_decoder(syntax).as_array(
-        fragments(value),
+        encapsulated_alone(frames),
         raw=not as_rgb,
         decoding_plugin=_PYDICOM_PLUGINS.get(syntax, "pillow"),
         **options,
@@ -263,16 +393,6 @@ def _options(layout: PixelLayout) -> dict[str, Any]:
         "planar_configuration": 0,
         "pixel_keyword": "PixelData",
     }
-
-
-def _frames(value: bytes, layout: PixelLayout) -> list[bytes]:
-    frames = list(generate_frames(fragments(value), number_of_frames=layout.frames))
-    if len(frames) != layout.frames:
-        raise RefusedFile(
-            f"{len(frames)} coded frames, Number of Frames says {layout.frames}; "
-            "correct the header or get the file whole"
-        )
-    return frames
 
 
 def _libjpeg_turbo(frame: bytes, layout: PixelLayout) -> NDArray[Any]:

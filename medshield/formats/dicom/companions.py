@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
     from medshield.formats.base import Handling
     from medshield.formats.dicom.elements import Spot
+    from medshield.formats.series import Content
 
 
 def companion(
-    raw: bytes, handling: Handling, picture_of: Callable[[Reference], Picture | None]
-) -> tuple[bytes, list[str]]:
+    raw: Content, handling: Handling, picture_of: Callable[[Reference], Picture | None]
+) -> tuple[Content, list[str]]:
     """An object as it is released.
 
     Args:
@@ -49,14 +50,14 @@ def companion(
     return guarded(lambda: _companion(raw, handling, picture_of))
 
 
-def missing(raw: bytes, is_released: Callable[[Reference], bool]) -> int:
+def missing(raw: Content, is_released: Callable[[Reference], bool]) -> int:
     """How many files a directory lists that are not in the release."""
     return guarded(lambda: sum(not is_released(found) for found in listed(DicomFile.parse(raw))))
 
 
 def _companion(
-    raw: bytes, handling: Handling, picture_of: Callable[[Reference], Picture | None]
-) -> tuple[bytes, list[str]]:
+    raw: Content, handling: Handling, picture_of: Callable[[Reference], Picture | None]
+) -> tuple[Content, list[str]]:
     source = DicomFile.parse(raw)
     if not source.holders:
         return raw, []

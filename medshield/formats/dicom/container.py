@@ -7,7 +7,7 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from io import BytesIO
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import pydicom
@@ -33,9 +33,11 @@ from medshield.formats.dicom.elements import (
     read_file_meta,
     read_tree,
 )
+from medshield.formats.series import Content, MadeBytes, joined, part_of, stream_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import IO
 
 # pydicom warns of odd values and quotes them, which must not reach a log. What it can't read at
 # all it raises, and that is passed on.
@@ -53,9 +55,16 @@ TRANSFER_SYNTAX = 0x00020010
 EXTENDED_OFFSETS, EXTENDED_LENGTHS = 0x7FE00001, 0x7FE00002
 EXTENDED_OFFSET_TABLES = frozenset({EXTENDED_OFFSETS, EXTENDED_LENGTHS})
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
+_ITEM = b"\xfe\xff\x00\xe0"
+_ITEM_HEAD = 8
+_LONGEST_OFFSET = 0xFFFFFFFF
 _LARGEST_RATIO = 1032  # deflate makes at most 258 bytes out of 2 bits
 _PIECE = 1 << 20
 _LONGEST_VALUE = 0xFFFFFFFE
+
+
+Part = Content | MadeBytes
+"""Of a file that is put together."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,8 @@ class DicomFile:
             DICOM does not ask for.
     """
 
-    raw: bytes
-    content: bytes
+    raw: Content
+    content: Content
     syntax: UID
     encoding: Encoding
     meta: tuple[Element, ...]
@@ -84,7 +93,7 @@ class DicomFile:
     checksummed: bool = False
 
     @classmethod
-    def parse(cls, raw: bytes) -> DicomFile:
+    def parse(cls, raw: Content) -> DicomFile:
         """Take a file apart.
 
         Raises:
@@ -100,7 +109,7 @@ class DicomFile:
         start = meta[-1].end
         content, checksummed = raw, False
         if syntax == DeflatedExplicitVRLittleEndian:
-            dataset, checksummed = _inflated(raw[start:])
+            dataset, checksummed = _inflated(raw[start : len(raw)])
             content = raw[:start] + dataset
         encoding = Encoding(syntax == ImplicitVRLittleEndian, syntax == ExplicitVRBigEndian)
         elements, holders = read_tree(content, start, encoding)
@@ -122,7 +131,7 @@ class DicomFile:
         Raises:
             RefusedFile: pydicom finds the image at another place than we do.
         """
-        stream = BytesIO(self.content)
+        stream = stream_of(self.content)
         stream.seek(self.meta[-1].end)
         header = read_dataset(
             stream,
@@ -137,8 +146,8 @@ class DicomFile:
             )
         return header
 
-    def assembled(self, changes: Mapping[int, bytes]) -> bytes:
-        """The file with elements exchanged, or added where they are missing.
+    def assembled(self, changes: Mapping[int, Part]) -> list[Part]:
+        """The file with elements exchanged, or added where they are missing, in parts.
 
         Args:
             changes: by tag, whole encoded elements of the file meta information and the data set.
@@ -148,16 +157,18 @@ class DicomFile:
         dataset = {tag: changes[tag] for tag in changes.keys() - meta.keys()}
         head = spliced(self.content, self.meta, PREAMBLE_END, start, meta)
         body = spliced(self.content, self.elements, start, len(self.content), dataset)
-        front = self.content[:PREAMBLE_END] + head
-        return self.stored_form(front + body, len(front))
+        front = [self.content[:PREAMBLE_END], *head]
+        if self.syntax != DeflatedExplicitVRLittleEndian:
+            return [*front, *body]
+        return [self.stored_form(b"".join(joined([*front, *body])), sum(map(len, front)))]
 
-    def stored_form(self, content: bytes, start: int) -> bytes:
+    def stored_form(self, content: Content, start: int) -> Content:
         """Changed content as the file stores it: deflated from the data set's start, or as is."""
         if self.syntax != DeflatedExplicitVRLittleEndian:
             return content
-        return content[:start] + _deflated(content[start:], self.checksummed)
+        return content[:start] + _deflated(content[start : len(content)], self.checksummed)
 
-    def with_group_lengths(self, changes: Mapping[int, bytes]) -> dict[int, bytes]:
+    def with_group_lengths(self, changes: Mapping[int, Part]) -> dict[int, Part]:
         """`changes`, with the Group Length (gggg,0000) of every group that they make longer.
 
         The file meta information has one; in a data set it is retired and still found.
@@ -165,7 +176,7 @@ class DicomFile:
         present = {element.tag: element for element in (*self.meta, *self.elements)}
         growth: dict[int, int] = {}
         for tag, element in changes.items():
-            old = len(present[tag].bytes_of(self.content)) if tag in present else 0
+            old = present[tag].end - present[tag].start if tag in present else 0
             length_tag = tag >> 16 << 16
             growth[length_tag] = growth.get(length_tag, 0) + len(element) - old
         grown = {
@@ -177,49 +188,63 @@ class DicomFile:
 
 
 def spliced(
-    data: bytes, elements: Sequence[Element], start: int, end: int, changes: Mapping[int, bytes]
-) -> bytes:
-    """`data[start:end]` with these elements in place of those with the same tag.
+    data: Content, elements: Sequence[Element], start: int, end: int, changes: Mapping[int, Part]
+) -> list[Part]:
+    """`data[start:end]`, in parts, with these elements in place of those with the same tag.
 
     What is missing is put in before the first element with a higher tag. Some writers leave
     elements out of order, so what is there is found by its tag and not by its place.
     """
     missing = sorted(changes.keys() - {element.tag for element in elements})
-    pieces: list[bytes] = []
+    pieces: list[Part] = []
     kept = start
     for element in elements:
         while missing and missing[0] < element.tag:
-            pieces += data[kept : element.start], changes[missing.pop(0)]
+            pieces += part_of(data, kept, element.start), changes[missing.pop(0)]
             kept = element.start
         if element.tag in changes:
-            pieces += data[kept : element.start], changes[element.tag]
+            pieces += part_of(data, kept, element.start), changes[element.tag]
             kept = element.end
-    pieces += data[kept:end], *(changes[tag] for tag in missing)
-    return b"".join(pieces)
+    return [*pieces, part_of(data, kept, end), *(changes[tag] for tag in missing)]
 
 
-def with_value(data: bytes, element: Element, value: bytes) -> bytes:
+def with_value(data: Content, element: Element, value: MadeBytes) -> MadeBytes:
     """An element with its header as it is and another value of the same length form."""
     if not element.undefined and len(value) != element.end - element.value:
         raise ValueError("the length in the header would be wrong")
-    return data[element.start : element.value] + value
+    return _after(data[element.start : element.value], value)
 
 
 def explicit_element(tag: int, vr: str, value: bytes) -> bytes:
-    """A whole element in Explicit VR Little Endian (PS3.5 7.1.2); `value` has an even length.
+    """A whole element in Explicit VR Little Endian (PS3.5 7.1.2); `value` has an even length."""
+    return _explicit_head(tag, vr, len(value)) + value
+
+
+def explicit_pixels(tag: int, vr: str, value: MadeBytes) -> MadeBytes:
+    """The same of pixels; an odd value gets a 0.
 
     Raises:
         RefusedFile: a value longer than a length field can say.
     """
-    if len(value) > _LONGEST_VALUE:
+    odd = len(value) % 2
+    if len(value) + odd > _LONGEST_VALUE:
         raise RefusedFile(
             f"uncoded, {named(tag)} would be longer than the 4 GiB that an element may have; "
             "split the file into fewer frames"
         )
+    head = _explicit_head(tag, vr, len(value) + odd)
+    return MadeBytes(len(head) + len(value) + odd, lambda: joined((head, value, b"\0" * odd)))
+
+
+def _explicit_head(tag: int, vr: str, length: int) -> bytes:
     head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr.encode())
-    if vr in ("OB", "OW"):
-        return head + struct.pack("<HI", 0, len(value)) + value
-    return head + struct.pack("<H", len(value)) + value
+    return head + (
+        struct.pack("<HI", 0, length) if vr in ("OB", "OW") else struct.pack("<H", length)
+    )
+
+
+def _after(head: bytes, value: MadeBytes) -> MadeBytes:
+    return MadeBytes(len(head) + len(value), lambda: joined((head, value)))
 
 
 def transfer_syntax_element(syntax: UID) -> bytes:
@@ -228,43 +253,80 @@ def transfer_syntax_element(syntax: UID) -> bytes:
     return explicit_element(TRANSFER_SYNTAX, "UI", uid + b"\0" * (len(uid) % 2))
 
 
-def encapsulated(frames: list[bytes], like: bytes) -> bytes:
+def encapsulated(frames: IO[bytes], lengths: Sequence[int], like: Content) -> MadeBytes:
     """The value field of encapsulated Pixel Data (PS3.5 A.4), one fragment a frame.
 
     Args:
-        frames: the coded frames.
+        frames: the coded frames, one after the other; read and closed as the value is written.
+        lengths: of each of them, bytes.
         like: the value field of the source; where its Basic Offset Table is empty, so is the new.
+
+    Raises:
+        RefusedFile: an offset is larger than its table can say.
     """
+    even = [length + length % 2 for length in lengths]
+    offsets = [0, *accumulate(length + _ITEM_HEAD for length in even)]
     has_table = like[4:8] != b"\0\0\0\0"
-    return encapsulate(frames, fragments_per_frame=1, has_bot=has_table) + _SEQUENCE_END
+    if has_table and offsets[-2] > _LONGEST_OFFSET:
+        raise RefusedFile(
+            "its coded frames would lie further apart than its Basic Offset Table can say; split "
+            "it into fewer frames"
+        )
+    table = struct.pack(f"<{len(lengths)}I", *offsets[:-1]) if has_table else b""
+    head = _ITEM + struct.pack("<I", len(table)) + table
+
+    def pieces() -> Iterator[bytes]:
+        yield head
+        with frames:
+            frames.seek(0)
+            for length, padded in zip(lengths, even, strict=True):
+                yield _ITEM + struct.pack("<I", padded)
+                yield frames.read(length) + b"\0" * (padded - length)
+        yield _SEQUENCE_END
+
+    return MadeBytes(len(head) + offsets[-1] + len(_SEQUENCE_END), pieces)
 
 
-def extended_offsets(value: bytes) -> dict[int, bytes]:
-    """The Extended Offset Table and its Lengths for an encapsulated value field (PS3.3 C.7.6.3).
+def encapsulated_alone(frames: list[bytes]) -> bytes:
+    """The same of a few frames, as a decoder takes it: without what ends it."""
+    return encapsulate(frames, fragments_per_frame=1, has_bot=True)
+
+
+def extended_offsets(lengths: Sequence[int]) -> dict[int, bytes]:
+    """The Extended Offset Table and its Lengths (PS3.3 C.7.6.3).
+
+    Args:
+        lengths: of each coded frame, which is one fragment, with the byte that makes it even.
 
     Returns:
-        By tag, the value fields; fragments are taken for frames, as the tables ask for.
+        By tag, the value fields.
     """
-    offsets: list[int] = []
-    lengths: list[int] = []
-    first = position = 8 + int.from_bytes(value[4:8], "little")
-    while position < len(value) - len(_SEQUENCE_END):
-        length = int.from_bytes(value[position + 4 : position + 8], "little")
-        offsets.append(position - first)
-        lengths.append(length)
-        position += 8 + length
+    offsets = [0, *accumulate(length + _ITEM_HEAD for length in lengths)]
+    form = f"<{len(lengths)}Q"
     return {
-        tag: struct.pack(f"<{len(numbers)}Q", *numbers)
-        for tag, numbers in zip(sorted(EXTENDED_OFFSET_TABLES), (offsets, lengths), strict=True)
+        EXTENDED_OFFSETS: struct.pack(form, *offsets[:-1]),
+        EXTENDED_LENGTHS: struct.pack(form, *lengths),
     }
 
 
-def fragments(value: bytes) -> bytes:
+def fragments_of(value: Content) -> list[tuple[int, int]]:
+    """Where each fragment of an encapsulated value field starts, and its length."""
+    found: list[tuple[int, int]] = []
+    position = _ITEM_HEAD + int.from_bytes(value[4:_ITEM_HEAD], "little")
+    while position < len(value) - len(_SEQUENCE_END):
+        start = position + _ITEM_HEAD
+        length = int.from_bytes(value[position + 4 : start], "little")
+        found.append((start, length))
+        position = start + length
+    return found
+
+
+def without_end(value: Content) -> Content:
     """An encapsulated value field without its Sequence Delimitation Item."""
-    return value[: -len(_SEQUENCE_END)]
+    return part_of(value, 0, len(value) - len(_SEQUENCE_END))
 
 
-def _transfer_syntax(raw: bytes, meta: Sequence[Element]) -> UID:
+def _transfer_syntax(raw: Content, meta: Sequence[Element]) -> UID:
     for element in meta:
         if element.tag == TRANSFER_SYNTAX:
             return UID(element.value_of(raw).decode("latin-1").strip("\0 "))
@@ -274,7 +336,7 @@ def _transfer_syntax(raw: bytes, meta: Sequence[Element]) -> UID:
     )
 
 
-def _added_to(content: bytes, element: Element, more: int, big_endian: bool) -> bytes:
+def _added_to(content: Content, element: Element, more: int, big_endian: bool) -> bytes:
     """A whole Group Length element that counts `more` bytes; the group 0002 is little endian."""
     order = ">I" if big_endian and element.tag >> 16 != META_GROUP else "<I"
     (length,) = struct.unpack(order, element.value_of(content))

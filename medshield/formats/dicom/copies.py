@@ -8,7 +8,7 @@ the reports and directories that are released beside them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medshield.errors import RefusedCompanion, RefusedFile
 from medshield.formats.base import DEFAULT_HANDLING, Handling
@@ -26,7 +26,7 @@ from medshield.formats.dicom.icons import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from numpy.typing import NDArray
+    from medshield.formats.series import Content, Frames
 
 
 SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA})
@@ -41,8 +41,8 @@ UNSIGNED = "it signed what is changed"
 class Picture:
     """Stored values of one image before and after, each (frames, height, width, channels)."""
 
-    clean: NDArray[Any]
-    protected: NDArray[Any]
+    clean: Frames
+    protected: Frames
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Carried:
         signed = any(spot.element.tag in SIGNATURES for spot in walk(file.elements))
         return cls(icons_of(file, handling), handling, signed or bool(file.holders))
 
-    def refuse_what_must_stay(self, file: DicomFile, stored: NDArray[Any]) -> None:
+    def refuse_what_must_stay(self, file: DicomFile, stored: Frames) -> None:
         """Find out before anything is written whether `carried_on` will succeed.
 
         Raises:
@@ -80,8 +80,8 @@ class Carried:
             icon.drawn_again(stored, stored)
 
     def carried_on(
-        self, file: DicomFile, clean: NDArray[Any], protected: Callable[[], NDArray[Any]]
-    ) -> tuple[bytes, list[str]]:
+        self, file: DicomFile, clean: Frames, protected: Callable[[], Frames]
+    ) -> tuple[Content, list[str]]:
         """A file with other pixels, its icons and signatures dealt with.
 
         Args:

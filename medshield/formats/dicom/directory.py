@@ -7,7 +7,7 @@ those numbers change with it.
 
 from __future__ import annotations
 
-from struct import pack, unpack_from
+from struct import pack, unpack
 from typing import TYPE_CHECKING, NamedTuple
 
 from medshield.formats.dicom.container import DicomFile
@@ -16,6 +16,8 @@ from medshield.formats.dicom.elements import Item, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from medshield.formats.series import Content
 
 _RECORDS = 0x00041220
 _OFFSETS = frozenset(
@@ -61,7 +63,7 @@ def listed(file: DicomFile) -> Iterator[Reference]:
             yield reference
 
 
-def with_offsets(before: DicomFile, after: bytes) -> tuple[bytes, list[str]]:
+def with_offsets(before: DicomFile, after: Content) -> tuple[Content, list[str]]:
     """A directory whose records point to each other again.
 
     Args:
@@ -84,7 +86,7 @@ def with_offsets(before: DicomFile, after: bytes) -> tuple[bytes, list[str]]:
         if element.tag not in _OFFSETS or element.end - element.value != 4:
             continue
         order = ">I" if edits.encoding(element.tag, spot.steps).big_endian else "<I"
-        (offset,) = unpack_from(order, file.content, element.value)
+        (offset,) = unpack(order, element.value_of(file.content))
         if now.get(offset, offset) != offset:
             edits.replace(spot, pack(order, now[offset]))
             tags.add(element.tag)

@@ -7,7 +7,7 @@ items around an edit (PS3.5 7.5) and the Group Length elements (PS3.5 7.2).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from struct import pack, unpack_from
+from struct import pack, unpack
 from typing import TYPE_CHECKING, NamedTuple
 
 from medshield.errors import RefusedFile
@@ -21,11 +21,13 @@ from medshield.formats.dicom.elements import (
     Step,
     named,
 )
+from medshield.formats.series import concatenated, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from medshield.formats.dicom.container import DicomFile
+    from medshield.formats.series import Content
 
 _LONGEST, _LONGEST_SHORT = 0xFFFFFFFE, 0xFFFE
 
@@ -94,21 +96,21 @@ class Edits:
         new = encoded(tag, vr, value, self.encoding(tag, steps))
         self._change(_Edit(position, position, tag, new), steps)
 
-    def result(self) -> bytes:
+    def result(self) -> Content:
         """The file with all edits made."""
         if not self._edits:
             return self.file.raw
         content = self.file.content
-        pieces: list[bytes] = []
+        pieces: list[Content] = []
         kept = 0
         for start, end, _, new in sorted([*self._edits, *self._counts()]):
             if start < kept:
                 raise ValueError("two edits overlap")
-            pieces += content[kept:start], new
+            pieces += part_of(content, kept, start), new
             kept = end
-        pieces.append(content[kept:])
+        pieces.append(part_of(content, kept, len(content)))
         in_meta = (edit.growth for edit in self._edits if edit.tag >> 16 == META_GROUP)
-        return self.file.stored_form(b"".join(pieces), self.file.meta[-1].end + sum(in_meta))
+        return self.file.stored_form(concatenated(pieces), self.file.meta[-1].end + sum(in_meta))
 
     def _home(self, tag: int, steps: tuple[Step, ...]) -> tuple[Element, ...]:
         """The elements of the data set at the end of `steps`."""
@@ -145,7 +147,7 @@ class Edits:
     def _counts(self) -> Iterator[_Edit]:
         for (place, big_endian), growth in self._growth.items():
             order = ">I" if big_endian else "<I"
-            (count,) = unpack_from(order, self.file.content, place)
+            (count,) = unpack(order, self.file.content[place : place + 4])
             yield _Edit(place, place + 4, 0, pack(order, (count + growth) % 2**32))
 
 

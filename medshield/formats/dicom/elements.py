@@ -7,12 +7,13 @@ place, and the comparison of two files rests on this one alone.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from struct import unpack_from
+from struct import unpack, unpack_from
 from typing import NamedTuple
 
 from pydicom.datadict import dictionary_description
 
 from medshield.errors import RefusedFile
+from medshield.formats.series import Content, part_of, pieces_of
 
 PIXEL_DATA = 0x7FE00010
 FLOAT_PIXEL_DATA = 0x7FE00008
@@ -76,13 +77,17 @@ class Element(NamedTuple):
     undefined: bool
     items: tuple[Item, ...] = ()
 
-    def bytes_of(self, data: bytes) -> bytes:
+    def bytes_of(self, data: Content) -> bytes:
         """Header and value."""
         return data[self.start : self.end]
 
-    def value_of(self, data: bytes) -> bytes:
+    def value_of(self, data: Content) -> bytes:
         """The value field."""
         return data[self.value : self.end]
+
+    def long_value_of(self, data: Content) -> Content:
+        """The value field, not in memory where it is too long."""
+        return part_of(data, self.value, self.end)
 
 
 class Tree(NamedTuple):
@@ -143,7 +148,7 @@ def named(tag: int) -> str:
         return place(tag)
 
 
-def read_tree(data: bytes, start: int, encoding: Encoding) -> Tree:
+def read_tree(data: Content, start: int, encoding: Encoding) -> Tree:
     """Find every element from `start` to the end of `data`.
 
     Raises:
@@ -158,7 +163,7 @@ def _holds_pixels(holder: Element) -> bool:
     return any(e.tag in PIXEL_TAGS and e.end > e.value for e, _ in inside)
 
 
-def read_file_meta(data: bytes) -> tuple[Element, ...]:
+def read_file_meta(data: Content) -> tuple[Element, ...]:
     """The elements of group 0002, always Explicit VR Little Endian (PS3.10 7.1)."""
     elements: list[Element] = []
     position = PREAMBLE_END
@@ -171,7 +176,7 @@ def read_file_meta(data: bytes) -> tuple[Element, ...]:
 
 
 def _elements(
-    data: bytes, start: int, end: int, encoding: Encoding, depth: int
+    data: Content, start: int, end: int, encoding: Encoding, depth: int
 ) -> tuple[tuple[Element, ...], int]:
     """The elements of one data set, and where the reading stopped.
 
@@ -185,7 +190,7 @@ def _elements(
     found: list[Element] = []
     position = start
     while position < end:
-        if depth == 0 and not any(data[position : position + 8]) and not any(data[position:end]):
+        if depth == 0 and not any(data[position : position + 8]) and _is_zero(data, position, end):
             break  # zeros that some writers leave behind the data set
         tag, vr, value, length = _header(data, position, end, encoding)
         if tag == _ITEM_END and depth:
@@ -202,7 +207,7 @@ def _elements(
 
 
 def _undefined_length(
-    data: bytes, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
+    data: Content, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
 ) -> tuple[tuple[Item, ...], int]:
     """The items up to a Sequence Delimitation Item (fragments are none), and where it ends."""
     fragments = tag in PIXEL_TAGS or vr in ("OB", "OW")
@@ -225,7 +230,7 @@ def _undefined_length(
 
 
 def _defined_length(
-    data: bytes, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
+    data: Content, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
 ) -> tuple[Item, ...]:
     """The items of a sequence whose length is given.
 
@@ -248,7 +253,7 @@ def _defined_length(
         return ()
 
 
-def _items(data: bytes, start: int, end: int, encoding: Encoding, depth: int) -> Iterator[Item]:
+def _items(data: Content, start: int, end: int, encoding: Encoding, depth: int) -> Iterator[Item]:
     position = start
     while position < end:
         tag, _, value, length = _header(data, position, end, encoding)
@@ -262,7 +267,7 @@ def _items(data: bytes, start: int, end: int, encoding: Encoding, depth: int) ->
 
 
 def _item(
-    data: bytes, start: int, value: int, length: int, end: int, encoding: Encoding, depth: int
+    data: Content, start: int, value: int, length: int, end: int, encoding: Encoding, depth: int
 ) -> Item:
     undefined = length == _UNDEFINED
     stop = end if undefined else _within(_ITEM, value + length, end)
@@ -270,29 +275,36 @@ def _item(
     return Item(start, value, position, undefined, encoding, elements)
 
 
-def _starts_with_item(data: bytes, start: int, end: int, encoding: Encoding) -> bool:
+def _starts_with_item(data: Content, start: int, end: int, encoding: Encoding) -> bool:
     order = ">" if encoding.big_endian else "<"
-    return end - start >= 8 and unpack_from(f"{order}HH", data, start) == (0xFFFE, 0xE000)
+    return end - start >= 8 and unpack(f"{order}HH", data[start : start + 4]) == (0xFFFE, 0xE000)
 
 
-def _header(data: bytes, position: int, end: int, encoding: Encoding) -> tuple[int, str, int, int]:
+def _is_zero(data: Content, start: int, end: int) -> bool:
+    return not any(piece.strip(b"\0") for piece in pieces_of(part_of(data, start, end)))
+
+
+def _header(
+    data: Content, position: int, end: int, encoding: Encoding
+) -> tuple[int, str, int, int]:
     """(tag, VR, where the value starts, its length)."""
     order = ">" if encoding.big_endian else "<"
     if position + 8 > end:
         raise RefusedFile(
             f"the file ends at byte {end}, inside an element: it is truncated; get it whole"
         )
-    group, number = unpack_from(f"{order}HH", data, position)
+    head = data[position : position + 12]
+    group, number = unpack_from(f"{order}HH", head)
     tag = group << 16 | number
     if encoding.implicit or group == 0xFFFE:
-        return tag, "", position + 8, unpack_from(f"{order}I", data, position + 4)[0]
-    vr = data[position + 4 : position + 6].decode("latin-1")
+        return tag, "", position + 8, unpack_from(f"{order}I", head, 4)[0]
+    vr = head[4:6].decode("latin-1")
     if not (vr.isascii() and vr.isalpha() and vr.isupper()):
         raise RefusedFile(_malformed(tag, "it has no value representation"))
     if vr not in LONG_VRS:
-        return tag, vr, position + 8, unpack_from(f"{order}H", data, position + 6)[0]
+        return tag, vr, position + 8, unpack_from(f"{order}H", head, 6)[0]
     _within(tag, position + 12, end)
-    return tag, vr, position + 12, unpack_from(f"{order}I", data, position + 8)[0]
+    return tag, vr, position + 12, unpack_from(f"{order}I", head, 8)[0]
 
 
 def _within(tag: int, stop: int, end: int) -> int:

@@ -16,6 +16,7 @@ from pydicom.pixels.processing import apply_color_lut
 
 from medshield.errors import RefusedFile
 from medshield.formats.dicom import coding
+from medshield.formats.dicom.coding import CodedFrames
 from medshield.formats.dicom.container import NATIVE, DicomFile
 from medshield.formats.dicom.elements import PIXEL_DATA, PIXEL_TAGS, Spot
 from medshield.formats.dicom.pixels import MONOCHROME, PixelLayout
@@ -24,6 +25,8 @@ from medshield.formats.icon_rendering import made_again
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom.uid import UID
+
+    from medshield.formats.series import Frames
 
 ICON_SEQUENCE = 0x00880200
 PALETTE = "PALETTE COLOR"
@@ -85,7 +88,7 @@ class Icon:
         )
         values = form._decoded(value) if coded else form._native(value)
         palette = _palette(header, values) if layout.photometric == PALETTE else None
-        lossy = coded and not coding.can_stay(file.syntax, value, layout)
+        lossy = coded and not coding.can_stay(file.syntax, CodedFrames(value, layout), layout)
         if lossy and layout.samples == 3:
             layout = replace(layout, photometric="RGB", by_plane=False)
         return replace(form, layout=layout, values=values, palette=palette, lossy=lossy)
@@ -103,7 +106,7 @@ class Icon:
         """Whether it has more than one colour."""
         return float(np.ptp(self.colours, axis=(0, 1)).max()) > 0
 
-    def drawn_again(self, clean: NDArray[Any], protected: NDArray[Any]) -> NDArray[Any]:
+    def drawn_again(self, clean: Frames, protected: Frames) -> NDArray[Any]:
         """The values of this icon, made from the protected picture.
 
         Raises:
@@ -122,7 +125,7 @@ class Icon:
     def value(self, values: NDArray[Any], before: bytes) -> bytes:
         """The value field with these values; coded as before where that is without loss."""
         if self.syntax is not None and not self.lossy:
-            return coding.encode(self.syntax, values, self.layout, before)
+            return b"".join(coding.encode(self.syntax, values, self.layout, before).value.make())
         native = before if self.syntax is None else b""
         return self._native_value(values, native)
 
@@ -130,9 +133,10 @@ class Icon:
         assert self.syntax is not None  # noqa: S101 (the caller saw to it)
         if self.syntax in NATIVE or not coding.is_supported(self.syntax):
             raise RefusedFile(f"its icon is coded in a way that is not supported; {INSTEAD}")
-        if coding.can_stay(self.syntax, value, self.layout):
-            return coding.decode_words(self.syntax, value, self.layout)
-        return coding.decode_lossy(self.syntax, value, self.layout)
+        frames = CodedFrames(value, self.layout)
+        if coding.can_stay(self.syntax, frames, self.layout):
+            return coding.decode_words(self.syntax, frames, self.layout)[:]
+        return coding.decode_lossy(self.syntax, frames, self.layout)[:]
 
     def _native(self, value: bytes) -> NDArray[Any]:
         layout = self.layout

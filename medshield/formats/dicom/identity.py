@@ -22,11 +22,13 @@ from medshield.formats.dicom.directory import with_offsets
 from medshield.formats.dicom.edits import Edits, note
 from medshield.formats.dicom.elements import Element, Spot, walk
 from medshield.formats.dicom.refusals import guarded
+from medshield.formats.series import same_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from medshield.formats.base import Handling
+    from medshield.formats.series import Content
 
 SOP_INSTANCE = 0x00080018
 MEDIA_STORAGE_INSTANCE = 0x00020003
@@ -72,7 +74,7 @@ class Identity:
     signed: bool
 
 
-def identity_of(raw: bytes) -> Identity:
+def identity_of(raw: Content) -> Identity:
     """Read who a file is.
 
     Raises:
@@ -81,7 +83,7 @@ def identity_of(raw: bytes) -> Identity:
     return guarded(lambda: _identity_of(raw))
 
 
-def _identity_of(raw: bytes) -> Identity:
+def _identity_of(raw: Content) -> Identity:
     file = DicomFile.parse(raw)
     own = [e for e in file.meta if e.tag == MEDIA_STORAGE_INSTANCE]
     own += [e for e in file.elements if e.tag == SOP_INSTANCE]
@@ -91,8 +93,8 @@ def _identity_of(raw: bytes) -> Identity:
 
 
 def with_new_identity(
-    raw: bytes, uids: Mapping[str, str], handling: Handling, *, derived: bool
-) -> tuple[bytes, list[str]]:
+    raw: Content, uids: Mapping[str, str], handling: Handling, *, derived: bool
+) -> tuple[Content, list[str]]:
     """A file with the new UIDs of the release's instances.
 
     Args:
@@ -111,8 +113,8 @@ def with_new_identity(
 
 
 def _with_new_identity(
-    raw: bytes, uids: Mapping[str, str], handling: Handling, derived: bool
-) -> tuple[bytes, list[str]]:
+    raw: Content, uids: Mapping[str, str], handling: Handling, derived: bool
+) -> tuple[Content, list[str]]:
     source = DicomFile.parse(raw)
     ways = {spot.way for spot, _ in _renewed(source, uids)} | ({()} if derived else set())
     file, unsigned = without_signatures(source, ways, handling)
@@ -129,11 +131,11 @@ def _with_new_identity(
     return data, notes + unsigned + moved
 
 
-def _refuse_other_pixels(before: DicomFile, data: bytes) -> None:
+def _refuse_other_pixels(before: DicomFile, data: Content) -> None:
     """See for certain that no pixel was touched, as nobody decodes them again."""
     after = DicomFile.parse(data)
-    values = [f.pixels and f.pixels.value_of(f.content) for f in (before, after)]
-    if values[0] != values[1]:
+    old, new = (f.pixels.long_value_of(f.content) if f.pixels else b"" for f in (before, after))
+    if not same_bytes(old, new):
         raise RefusedFile("its pixels would change with its UID; report this file's kind")
 
 
@@ -189,7 +191,7 @@ def _even(text: bytes) -> bytes:
     return text + b" " * (len(text) % 2)
 
 
-def _with_new_uids(element: Element, content: bytes, uids: Mapping[str, str]) -> bytes | None:
+def _with_new_uids(element: Element, content: Content, uids: Mapping[str, str]) -> bytes | None:
     """The value with new UIDs in place of old ones, or None where there are none in it."""
     if element.tag in _KEPT or element.items or element.undefined or not _may_be_uid(element):
         return None

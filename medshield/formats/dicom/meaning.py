@@ -11,6 +11,7 @@ import numpy as np
 from medshield.errors import RefusedFile
 from medshield.formats.dicom.elements import DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA
 from medshield.formats.dicom.pixels import MONOCHROME
+from medshield.formats.series import runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from medshield.formats.base import PerFrame
     from medshield.formats.dicom.pixels import PixelLayout
+    from medshield.formats.series import Frames
 
 # The defined terms of PS3.3 C.7.3.1.1.1 that name a kind of image. Any other value of Modality is
 # free text that may say anything, so it is not repeated.
@@ -49,7 +51,7 @@ class Padding:
         return covered
 
 
-def kind(header: Any, layout: PixelLayout, shown: NDArray[Any]) -> str:
+def kind(header: Any, layout: PixelLayout, shown: Frames) -> str:
     """What files of one intensity range are called, such as "DICOM CT".
 
     Args:
@@ -128,7 +130,7 @@ def has_modality_table(header: Any, layout: PixelLayout) -> bool:
 def declared_ranges(
     header: Any,
     layout: PixelLayout,
-    shown: NDArray[Any],
+    shown: Frames,
     slope: PerFrame,
     intercept: PerFrame,
 ) -> tuple[tuple[float, float], ...]:
@@ -189,7 +191,7 @@ def _frame_types(header: Any) -> Iterator[Any]:
 
 
 def limits(
-    header: Any, layout: PixelLayout, values: NDArray[Any], fixed: NDArray[np.bool_] | None
+    header: Any, layout: PixelLayout, values: Frames, fixed: Frames | None
 ) -> tuple[float, float]:
     """What a stored value may become: what its bits can hold.
 
@@ -198,12 +200,18 @@ def limits(
     lowest, highest = layout.limits
     if layout.floating:
         return lowest, highest
-    moving = values if fixed is None else values[~fixed]
     smallest = _as_stored(header.get("SmallestImagePixelValue"), layout)
     largest = _as_stored(header.get("LargestImagePixelValue"), layout)
-    if smallest is not None and moving.size and moving.min() >= smallest:
+    if smallest is None and largest is None:
+        return lowest, highest
+    ends = [
+        (moving.min(), moving.max())
+        for run in runs(values.shape)
+        if (moving := values[run] if fixed is None else values[run][~fixed[run]]).size
+    ]
+    if smallest is not None and ends and min(low for low, _ in ends) >= smallest:
         lowest = smallest
-    if largest is not None and moving.size and moving.max() <= largest:
+    if largest is not None and ends and max(high for _, high in ends) <= largest:
         highest = largest
     return lowest, highest
 

@@ -11,9 +11,14 @@ import numpy as np
 from medshield.errors import RefusedFile
 from medshield.formats.base import refuse_too_large
 from medshield.formats.dicom.elements import DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA, Element
+from medshield.formats.series import MadeFrames, part_of, pieces_of, runs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numpy.typing import NDArray
+
+    from medshield.formats.series import Content, Frames
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
@@ -145,18 +150,23 @@ class PixelLayout:
             values >>= unused
         return values
 
-    def words(self, values: NDArray[Any], before: NDArray[Any]) -> NDArray[Any]:
+    def words(self, values: Frames, before: Frames) -> Frames:
         """Stored values in words.
 
         Where the unused bits of `before` are no more than copies of the sign, they stay that;
         where they hold something else, such as overlays, they stay as they are.
         """
-        plain = np.ascontiguousarray(values).view(self.word)
-        if np.array_equal(before, self.values(before).view(self.word)):
-            return plain
+        copies = all(self._unused_bits_are_signs(before[run]) for run in runs(before.shape))
         mask = self.word.type(self.mask)
-        mixed: NDArray[Any] = (before & ~mask) | (plain & mask)
-        return mixed
+
+        def joined(frames: slice) -> NDArray[Any]:
+            plain = np.ascontiguousarray(values[frames]).view(self.word)
+            return plain if copies else (before[frames] & ~mask) | (plain & mask)
+
+        return MadeFrames(before.shape, self.word, joined)
+
+    def _unused_bits_are_signs(self, words: NDArray[Any]) -> bool:
+        return np.array_equal(words, self.values(words).view(self.word))
 
     def unused_bits_matter(self, words: NDArray[Any]) -> bool:
         """Whether the unused bits hold more than zeros or copies of the sign."""
@@ -185,56 +195,109 @@ class NativeForm:
 
     @property
     def _size(self) -> int:
+        """Bytes of all samples."""
         samples = math.prod(self.layout.shape)
         if self.layout.shares_chroma:
             samples = samples * 2 // 3
         return samples * self.layout.bits_allocated // 8
 
-    def words(self, value: bytes) -> NDArray[Any]:
+    def frames(self, value: Content) -> Frames:
         """The words of a value field, shaped (frames, rows, columns, samples).
 
         Raises:
             RefusedFile: fewer bytes than the header says, or more that may be more of the picture.
         """
         size = self._size
-        excess = value[size:]
         row = size // (self.layout.frames * self.layout.rows)
-        if len(value) < size or (len(excess) >= max(2, row) and len(set(excess)) > 1):
+        excess = len(value) - size
+        if excess < 0 or (excess >= max(2, row) and not _is_one_byte(value, size)):
             raise RefusedFile(
                 f"its pixels have {len(value)} bytes, the header says {size}: the file is "
                 "truncated, or its header is wrong and more of the picture would stay as it is; "
                 "correct the header"
             )
-        data = _pairs_swapped(value) if self.swapped else value
-        flat = np.frombuffer(data[:size], self._disk_type)
-        frames, rows, columns, samples = self.layout.shape
-        if self.layout.shares_chroma:
-            pairs = flat.reshape(frames, rows, columns // 2, 4)
-            shaped = pairs[..., [0, 2, 3, 1, 2, 3]].reshape(self.layout.shape)
-        elif self.layout.by_plane:
-            shaped = flat.reshape(frames, samples, rows, columns).transpose(0, 2, 3, 1)
+        each = size // self.layout.frames
+        data = _PairsSwapped(value) if self.swapped else value
+        return MadeFrames(
+            self.layout.shape,
+            self.layout.word,
+            lambda frames: self.words(data[frames.start * each : frames.stop * each]),
+        )
+
+    def value_of(self, words: Frames, before: Content) -> Iterator[bytes]:
+        """The value field with these words; what follows the samples is kept from `before`."""
+        if self.swapped:
+            yield from _swapped_pieces(self._unswapped(words, _PairsSwapped(before)))
         else:
-            shaped = flat.reshape(self.layout.shape)
+            yield from self._unswapped(words, before)
+
+    def _unswapped(self, words: Frames, before: Content) -> Iterator[bytes]:
+        for run in runs(words.shape):
+            yield self.value(words[run])
+        yield from pieces_of(part_of(before, self._size, len(before)))
+
+    def words(self, data: bytes) -> NDArray[Any]:
+        """The words of some frames, of the shape of the whole but for their number."""
+        flat = np.frombuffer(data, self._disk_type)
+        _, rows, columns, samples = self.layout.shape
+        if self.layout.shares_chroma:
+            pairs = flat.reshape(-1, rows, columns // 2, 4)
+            shaped = pairs[..., [0, 2, 3, 1, 2, 3]].reshape(-1, rows, columns, samples)
+        elif self.layout.by_plane:
+            shaped = flat.reshape(-1, samples, rows, columns).transpose(0, 2, 3, 1)
+        else:
+            shaped = flat.reshape(-1, rows, columns, samples)
         return np.ascontiguousarray(shaped, self.layout.word)
 
-    def value(self, words: NDArray[Any], before: bytes) -> bytes:
-        """The value field with these words; what follows the samples is kept from `before`."""
+    def value(self, words: NDArray[Any]) -> bytes:
+        """What some frames of words are in the file."""
         ordered = words
         if self.layout.shares_chroma:
             ordered = words.reshape(-1, 6)[:, [0, 3, 1, 2]]
         elif self.layout.by_plane:
             ordered = words.transpose(0, 3, 1, 2)
-        data = np.ascontiguousarray(ordered, self._disk_type).tobytes()
-        rest = (_pairs_swapped(before) if self.swapped else before)[len(data) :]
-        return _pairs_swapped(data + rest) if self.swapped else data + rest
+        return np.ascontiguousarray(ordered, self._disk_type).tobytes()
 
     @property
     def _disk_type(self) -> np.dtype[Any]:
         return self.layout.word.newbyteorder(">" if self.big_endian else "<")
 
 
+@dataclass(frozen=True)
+class _PairsSwapped:
+    """Bytes of which each pair is turned around."""
+
+    content: Content
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __getitem__(self, where: slice, /) -> bytes:
+        start, stop, _ = where.indices(len(self))
+        first = start - start % 2
+        return _pairs_swapped(self.content[first : stop + stop % 2])[start - first : stop - first]
+
+
+def _swapped_pieces(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Each pair turned around, of bytes that come in pieces of any length."""
+    odd = b""
+    for piece in pieces:
+        data = odd + piece
+        even = len(data) - len(data) % 2
+        yield _pairs_swapped(data[:even])
+        odd = data[even:]
+    yield odd
+
+
 def _pairs_swapped(data: bytes) -> bytes:
     return np.frombuffer(data, "u2").byteswap().tobytes()
+
+
+def _is_one_byte(content: Content, start: int) -> bool:
+    """Whether nothing but one byte, again and again, is there from `start` on."""
+    first = content[start : start + 1]
+    rest = pieces_of(part_of(content, start, len(content)))
+    return all(piece.count(first) == len(piece) for piece in rest)
 
 
 def _sign(header: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from struct import unpack_from
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydicom.uid import UID, RTDoseStorage, SegmentationStorage
 
@@ -11,15 +11,19 @@ from medshield.errors import MedshieldError, NotAnImage, RefusedFile
 from medshield.formats.dicom import coding
 from medshield.formats.dicom.container import (
     EXTENDED_LENGTHS,
+    EXTENDED_OFFSET_TABLES,
     NATIVE,
     DicomFile,
     extended_offsets,
+    fragments_of,
 )
 from medshield.formats.dicom.elements import PIXEL_TAGS, PREAMBLE_END, Element, named
 from medshield.formats.dicom.pixels import MONOCHROME, PALETTE, YBR_FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from medshield.formats.series import Content
 
 _Result = TypeVar("_Result")
 
@@ -74,6 +78,13 @@ def guarded(work: Callable[[], _Result]) -> _Result:
         ) from error
 
 
+def guarded_each(items: Iterator[_Result]) -> Iterator[_Result]:
+    """The same items, the making of each guarded."""
+    done = object()
+    while (item := guarded(lambda: next(items, done))) is not done:
+        yield cast("_Result", item)
+
+
 def image_element(file: DicomFile, header: Any) -> Element:
     """The element with the image.
 
@@ -99,20 +110,21 @@ def image_element(file: DicomFile, header: Any) -> Element:
     return file.pixels
 
 
-def _is_tiff_too(raw: bytes) -> bool:
+def _is_tiff_too(raw: Content) -> bool:
     """Whether the preamble is a TIFF header whose first directory is in the file (PS3.10 7.1).
 
     Some scanners leave such a header behind with a directory that is not there.
     """
-    order = {b"II": "<", b"MM": ">"}.get(raw[:2])
+    head = raw[:PREAMBLE_END]
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None:
         return False
-    (version,) = unpack_from(f"{order}H", raw, 2)
+    (version,) = unpack_from(f"{order}H", head, 2)
     if version not in (42, 43):
         return False
     directory: int
     (directory,) = (
-        unpack_from(f"{order}I", raw, 4) if version == 42 else unpack_from(f"{order}Q", raw, 8)
+        unpack_from(f"{order}I", head, 4) if version == 42 else unpack_from(f"{order}Q", head, 8)
     )
     return PREAMBLE_END <= directory < len(raw)
 
@@ -158,8 +170,12 @@ def _why_not(syntax: UID) -> str:
 
 
 def _refuse_wrong_offsets(file: DicomFile, pixels: Element) -> None:
-    for tag, offsets in extended_offsets(pixels.value_of(file.content)).items():
-        found = file.value(tag)
+    tables = {tag: file.value(tag) for tag in EXTENDED_OFFSET_TABLES}
+    if not any(tables.values()):
+        return
+    lengths = [length for _, length in fragments_of(pixels.long_value_of(file.content))]
+    for tag, offsets in extended_offsets(lengths).items():
+        found = tables[tag]
         # Some writers count the byte that makes a length even, some do not.
         slack = 1 if tag == EXTENDED_LENGTHS else 0
         if found is not None and (

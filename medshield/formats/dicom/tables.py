@@ -8,6 +8,7 @@ within the bound of its own. The table itself stays as it is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,13 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_color_lut
 
 from medshield.errors import RefusedFile
+from medshield.formats.series import distinct, runs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medshield.formats.dicom.pixels import PixelLayout
+    from medshield.formats.series import Frames
 
 _MOST_BITS = 16
 _HIGHEST_BYTE = 255
@@ -34,12 +37,22 @@ class TableView:
         entries: (values, channels), 1 channel for a Modality LUT and 3 for a palette; the first
             is that of the lowest stored value.
         lowest: the lowest stored value.
-        usable: (values,), False for a value that no pixel may newly take, such as padding.
+        usable: (values,), False for a value that no pixel may newly take: padding and, in a grey
+            picture, colours.
     """
 
     entries: NDArray[Any]
     lowest: int
     usable: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls, entries: NDArray[Any], lowest: int, usable: NDArray[np.bool_], values: Frames
+    ) -> TableView:
+        """The view of an image with these values; where all are shown grey, they stay grey."""
+        grey = np.all(entries == entries[:, :1], axis=1)
+        used = distinct(values).astype(np.int64) - lowest
+        return cls(entries, lowest, usable & grey if grey[used].all() else usable)
 
     def shown(self, values: NDArray[Any]) -> NDArray[Any]:
         """(frames, rows, columns, channels) of entries for (frames, rows, columns, 1) of values."""
@@ -55,7 +68,7 @@ class TableView:
             radius: what no channel of an entry may move by.
         """
         places = self._places(values)
-        tree, of_colour = self._candidates(places)
+        tree, of_colour = self._candidates
         found = places.copy()
         for frame, own in enumerate(places):
             moving = np.any(wanted[frame] != self.entries[own], axis=-1)
@@ -68,14 +81,18 @@ class TableView:
             found[frame][moving] = np.where(stays, pairs[:, 0], new)[place]
         return (found + self.lowest).astype(values.dtype)[..., None]
 
-    def step(self, values: NDArray[Any]) -> float:
+    def step(self, values: Frames) -> float:
         """The least radius at which a pixel of these values can move; infinite: none ever can."""
-        return float(self._reach(values)[0].min(initial=np.inf))
+        reach = self._reach(distinct(values).astype(np.int64) - self.lowest)
+        return float(reach.min(initial=np.inf))
 
-    def notes(self, values: NDArray[Any], radius: float) -> list[str]:
+    def notes(self, values: Frames, radius: float) -> list[str]:
         """How many pixels have no other entry within the radius."""
-        reach, counts = self._reach(values)
-        held = counts[reach > radius].sum()
+        counts = np.zeros(len(self.entries), np.int64)
+        for run in runs(values.shape):
+            counts += np.bincount(self._places(values[run]).ravel(), minlength=len(counts))
+        used = np.flatnonzero(counts)
+        held = counts[used][self._reach(used) > radius].sum()
         if not held:
             return []
         return [
@@ -83,22 +100,21 @@ class TableView:
             "entries lies within epsilon"
         ]
 
-    def _reach(self, values: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Of each value that occurs, how far the nearest other entry is, and how often it does."""
-        used, counts = np.unique(self._places(values), return_counts=True)
-        tree, _ = self._candidates(used)
+    def _reach(self, used: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Of the entries at these places, how far the nearest other one is."""
+        tree, _ = self._candidates
         if not tree.n:
-            return np.full(len(used), np.inf), counts
+            return np.full(len(used), np.inf)
         apart, _ = tree.query(self.entries[used], [1, 2], p=np.inf)  # infinite where there is none
-        return np.where(apart > 0, apart, np.inf).min(axis=1), counts
+        reach: NDArray[np.float64] = np.where(apart > 0, apart, np.inf).min(axis=1)
+        return reach
 
-    def _candidates(self, used: NDArray[np.int64]) -> tuple[Any, NDArray[np.int64]]:
-        """The distinct entries that a pixel may take, and a place of each; grey stays grey."""
+    @cached_property
+    def _candidates(self) -> tuple[Any, NDArray[np.int64]]:
+        """The distinct entries that a pixel may take, and a place of each."""
         from scipy.spatial import cKDTree  # loads much, and for palettes alone
 
-        grey = np.all(self.entries == self.entries[:, :1], axis=1)
-        usable = self.usable & grey if grey[used].all() else self.usable
-        places = np.flatnonzero(usable)
+        places = np.flatnonzero(self.usable)
         colours, first = np.unique(self.entries[places], axis=0, return_index=True)
         return cKDTree(colours.astype(np.float64)), places[first]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medshield.formats.dicom.meaning import Padding
+    from medshield.formats.series import Frames
 
 
 class View(Protocol):
@@ -26,16 +27,17 @@ class View(Protocol):
     def nearest(self, wanted: NDArray[Any], values: NDArray[Any], radius: float) -> NDArray[Any]:
         """Stored values shown as near to `wanted` as may be, within `radius` of `values`."""
 
-    def step(self, values: NDArray[Any]) -> float:
+    def step(self, values: Frames) -> float:
         """The least radius at which a pixel of these values can move."""
 
-    def notes(self, values: NDArray[Any], radius: float) -> list[str]:
+    def notes(self, values: Frames, radius: float) -> list[str]:
         """What the manifest should say of values that could not move."""
 
 
 def view_of(
     header: Any,
     layout: PixelLayout,
+    values: Frames,
     limits: tuple[float, float],
     padding: Padding | None,
     big_endian: bool,
@@ -45,6 +47,7 @@ def view_of(
     Args:
         header: what stands before the pixels.
         layout: of the pixels; RGB where they were decoded from a lossy coding.
+        values: the stored values.
         limits: the lowest and the highest value that a pixel may newly take.
         padding: values between them that none may take.
         big_endian: how the header's tables are written.
@@ -61,8 +64,8 @@ def view_of(
     else:
         return None
     lowest = int(layout.limits[0])
-    values = np.arange(len(entries)) + lowest
-    usable = (values >= limits[0]) & (values <= limits[1])
+    numbers = np.arange(len(entries)) + lowest
+    usable = (numbers >= limits[0]) & (numbers <= limits[1])
     if padding is not None:
-        usable &= ~padding.covers(values)
-    return TableView(entries, lowest, usable)
+        usable &= ~padding.covers(numbers)
+    return TableView.of(entries, lowest, usable, values)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medshield.formats.series import Frames
+
 _HIGHEST, _MIDDLE = 255, 128.0
 _BLUE = np.array([0.0, -0.114 * 1.772 / 0.587, 1.772])
 """What one step of Cb adds to red, green and blue; one of Y adds 1 to each."""
@@ -58,11 +60,11 @@ class YbrView:
             [self._nearest_in_frame(w, v, radius) for w, v in zip(wanted, values, strict=True)]
         )
 
-    def step(self, values: NDArray[Any]) -> float:
+    def step(self, values: Frames) -> float:
         """One step of the luma is one of red, green and blue."""
         return 1.0
 
-    def notes(self, values: NDArray[Any], radius: float) -> list[str]:
+    def notes(self, values: Frames, radius: float) -> list[str]:
         """None: every pixel can move."""
         return []
 

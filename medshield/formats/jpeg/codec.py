@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,11 +35,14 @@ from medshield.formats.jpeg.segments import (
     parse,
 )
 from medshield.formats.jpeg.thumbnails import Pictures
+from medshield.formats.series import same
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from medshield.formats.series import Frames
 
 _CODINGS = {
     BASELINE: "baseline",
@@ -101,19 +104,17 @@ class JpegCodec(Codec):
             container=_Source(content, layout, handling),
         )
 
-    def write(
-        self, image: DecodedImage, stored: NDArray[Any], target: Path, radius: float
-    ) -> list[str]:
+    def write(self, image: DecodedImage, stored: Frames, target: Path, radius: float) -> list[str]:
         """Write the source with changed coefficients; see `Codec.write`.
 
         Raises:
             RefusedFile: the quantiser lets no change through that keeps the radius.
         """
         source: _Source = image.container
-        before = after = image.stored[0]
+        before = after = image.stored[:][0]
         coded, notes = source.layout, list[str]()
-        if not np.array_equal(stored, image.stored):
-            coded = _with_pixels(source.layout, before, stored[0], radius)
+        if not same(stored, image.stored):
+            coded = _with_pixels(source.layout, before, stored[:][0], radius)
             after = decode_pixels(coded)
             if source.layout.restarts and source.layout.frame.marker == PROGRESSIVE:
                 notes = [_NO_RESTARTS]

@@ -14,15 +14,27 @@ import numpy as np
 
 from medshield.errors import RefusedFile
 from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
-from medshield.formats.gzip_stream import Envelope, deflate
+from medshield.formats.gzip_stream import deflate, deflated_notes
 from medshield.formats.nifti.files import NiftiFile, header_beside, read_file, whole_header
 from medshield.formats.nifti.header import Layout, find_signature
 from medshield.formats.reserved import step_back
+from medshield.formats.series import (
+    Frames,
+    MadeFrames,
+    distinct,
+    held,
+    pieces_of,
+    runs,
+    write_pieces,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from medshield.formats.series import Content
 
 BACKGROUND_SHARE = 0.1
 """How much of a volume one value must fill to count as its background."""
@@ -38,20 +50,11 @@ class _Container:
     """The source, and what stands around its voxels.
 
     Attributes:
-        source: the file that holds the voxels, as it is.
-        header: of a pair, the other file's content; None for a single file.
-        prefix, suffix: the inflated bytes before and after the voxels.
-        dtype: of a voxel's numbers in the file.
-        envelope: of a gzip file; None where the source is not compressed.
+        file: the file that holds the voxels.
         background: the value that no voxel may take on, or None.
     """
 
-    source: bytes
-    header: bytes | None
-    prefix: bytes
-    suffix: bytes
-    dtype: np.dtype[Any]
-    envelope: Envelope | None
+    file: NiftiFile
     background: Any
 
 
@@ -87,12 +90,12 @@ class NiftiCodec(Codec):
 
     def read_back(self, image: DecodedImage, written: Path) -> DecodedImage:
         """Decode what `write` made, with the header of the pair where the image is of one."""
-        return _decoded(read_file(written, image.container.header))
+        return _decoded(read_file(written, image.container.file.header))
 
     def write(
         self,
         image: DecodedImage,
-        stored: NDArray[Any],
+        stored: Frames,
         target: Path,
         radius: float,
     ) -> list[str]:
@@ -102,49 +105,132 @@ class NiftiCodec(Codec):
         nearer to its source.
         """
         container: _Container = image.container
+        file, before = container.file, image.stored
         if container.background is not None:
-            landed = (stored == container.background) & (image.stored != container.background)
-            stored = step_back(stored, image.stored, landed)
+            stored = _off_background(stored, before, container.background)
         # As bytes, as NaN is unequal to itself and 0.0 equal to -0.0.
-        if stored.tobytes() == image.stored.tobytes():
-            target.write_bytes(container.source)
+        if all(stored[run].tobytes() == before[run].tobytes() for run in runs(stored.shape)):
+            write_pieces(target, pieces_of(file.source))
             return []
-        voxels = stored.astype(container.dtype).tobytes()
-        content = container.prefix + voxels + container.suffix
-        notes: list[str] = []
-        if container.envelope:
-            content, notes = deflate(content, container.envelope)
-        target.write_bytes(content)
-        return notes
+        content = _content_with(stored, file)
+        if file.envelope is None:
+            write_pieces(target, content)
+            return []
+        write_pieces(target, deflate(content, file.envelope))
+        return deflated_notes(file.envelope)
 
 
-def background_value(stored: NDArray[Any]) -> Any:
+def _off_background(wanted: Frames, before: Frames, background: Any) -> Frames:
+    """Frames in which no voxel has newly become background."""
+
+    def stepped(frames: slice) -> NDArray[Any]:
+        voxels, source = wanted[frames], before[frames]
+        return step_back(voxels, source, (voxels == background) & (source != background))
+
+    return held(MadeFrames(wanted.shape, wanted.dtype, stepped))
+
+
+def _content_with(stored: Frames, file: NiftiFile) -> Iterator[bytes]:
+    """The inflated content of a file with other voxels."""
+    content, layout = file.content, file.layout
+    yield content[: layout.offset]
+    for run in runs(stored.shape):
+        yield stored[run].astype(layout.dtype).tobytes()
+    yield content[layout.end : len(content)]
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """What one pass over the voxels tells of their finite values.
+
+    Attributes:
+        lowest, highest: of them; None where there is none.
+        at_lowest, at_zero: how many have the lowest value, and 0.
+        finite: how many there are.
+    """
+
+    lowest: Any = None
+    highest: Any = None
+    at_lowest: int = 0
+    at_zero: int = 0
+    finite: int = 0
+
+    @classmethod
+    def of(cls, stored: Frames) -> _Extent:
+        """Of all frames."""
+        whole = cls()
+        for run in runs(stored.shape):
+            values = _finite(stored[run])
+            if values.size:
+                whole = whole.joined(values)
+        return whole
+
+    def joined(self, values: NDArray[Any]) -> _Extent:
+        """With more values."""
+        least, most = values.min(), values.max()
+        lowest = least if self.lowest is None else min(least, self.lowest)
+        return _Extent(
+            lowest=lowest,
+            highest=most if self.highest is None else max(most, self.highest),
+            at_lowest=int(np.count_nonzero(values == lowest))
+            + (self.at_lowest if self.lowest == lowest else 0),
+            at_zero=self.at_zero + int(np.count_nonzero(values == 0)),
+            finite=self.finite + values.size,
+        )
+
+
+def background_value(stored: Frames) -> Any:
     """The constant that fills air or what was masked out, or None.
 
     It is the volume's most frequent value, if that is its minimum or 0 (in a volume of z-scores
     it is 0) and fills a tenth of it. Noise on a constant would show the perturbation in the
     clear, and masks made by comparing with that constant would no longer fit.
     """
-    finite = _finite(stored)
-    if not finite.size:
-        return None
-    candidates = {finite.min(), finite.dtype.type(0)}
-    needed = BACKGROUND_SHARE * stored.size
-    if all(np.count_nonzero(finite == candidate) < needed for candidate in candidates):
+    return _background(stored, _Extent.of(stored))
+
+
+def _background(stored: Frames, extent: _Extent) -> Any:
+    needed = BACKGROUND_SHARE * math.prod(stored.shape)
+    if not extent.finite or max(extent.at_lowest, extent.at_zero) < needed:
         return None  # spares the sort
-    values, counts = np.unique(finite, return_counts=True)
+    values = _frequent(stored)
+    counts = _count(stored, values)
     most = values[counts.argmax()]
-    return most if most in candidates and counts.max() >= needed else None
+    return most if most in (extent.lowest, 0) and counts.max() >= needed else None
+
+
+def _frequent(stored: Frames) -> NDArray[Any]:
+    """Every value that may fill as much as a background of the whole, sorted.
+
+    Such a value fills that share of one run of frames or more; half of it, to be on the safe side.
+    """
+    found = []
+    for run in runs(stored.shape):
+        frames = stored[run]
+        values, counts = np.unique(_finite(frames), return_counts=True)
+        found.append(values[counts >= BACKGROUND_SHARE / 2 * frames.size])
+    return np.unique(np.concatenate(found))
+
+
+def _count(stored: Frames, values: NDArray[Any]) -> NDArray[np.int64]:
+    """How often each of some sorted values occurs."""
+    total = np.zeros(len(values), np.int64)
+    for run in runs(stored.shape):
+        frames = stored[run].ravel()
+        places = np.searchsorted(values, frames).clip(max=len(values) - 1)
+        total += np.bincount(places[values[places] == frames], minlength=len(values))
+    return total
 
 
 def _decoded(file: NiftiFile) -> DecodedImage:
     """The volume that a file holds."""
-    layout, content = file.layout, file.content
-    stored = _frames(content, layout)
-    lowest, highest = _limits(stored)
+    layout = file.layout
+    stored = held(_frames(file.content, layout))
+    extent = _Extent.of(stored)
+    lowest, highest = _limits(stored.dtype, extent)
     colour = layout.channels > 1
-    background = None if colour else background_value(stored)
-    if background is not None and background == _finite(stored).min():
+    background = None if colour else _background(stored, extent)
+    if background is not None and background == extent.lowest:
         lowest = float(_next_above(background))
     return DecodedImage(
         stored=stored,
@@ -153,9 +239,9 @@ def _decoded(file: NiftiFile) -> DecodedImage:
         intercept=layout.intercept,
         lowest=lowest,
         highest=highest,
-        frozen=_black(stored) if colour else _frozen(stored, background),
+        frozen=_black(stored) if colour else _frozen(stored, background, extent),
         declared=((0.0, 255.0),) if _is_eight_bit(layout) else (),
-        labels=layout.says_labels and len(np.unique(stored)) <= MOST_LABELS,
+        labels=layout.says_labels and len(distinct(stored, MOST_LABELS)) <= MOST_LABELS,
         details={
             "version": f"NIfTI-{layout.signature.version}"
             + (" pair" if layout.signature.paired else ""),
@@ -163,15 +249,7 @@ def _decoded(file: NiftiFile) -> DecodedImage:
             "byte order": "little" if layout.signature.order == "<" else "big",
             "compression": "gzip" if file.envelope else "none",
         },
-        container=_Container(
-            source=file.source,
-            header=file.header,
-            prefix=content[: layout.offset],
-            suffix=content[layout.end :],
-            dtype=layout.dtype,
-            envelope=file.envelope,
-            background=background,
-        ),
+        container=_Container(file, background),
     )
 
 
@@ -180,16 +258,25 @@ def _is_eight_bit(layout: Layout) -> bool:
     return layout.dtype.str == "|u1" and (layout.slope, layout.intercept) == (1.0, 0.0)
 
 
-def _frames(content: bytes, layout: Layout) -> NDArray[Any]:
+def _frames(content: Content, layout: Layout) -> Frames:
     """(frames, height, width, channels) in the machine's byte order.
 
     NIfTI's first axis runs fastest, so the reversed shape in NumPy's order is the volume as it
     lies in the file, and all axes before the last two are frames.
     """
     width, height = (*layout.shape, 1)[:2]
-    voxels = np.frombuffer(content, layout.dtype, layout.numbers, layout.offset)
-    native = voxels.astype(layout.dtype.newbyteorder("="))
-    return native.reshape(-1, height, width, layout.channels)
+    frame = height * width * layout.channels
+    native = layout.dtype.newbyteorder("=")
+
+    def read(frames: slice) -> NDArray[Any]:
+        start, stop = (
+            layout.offset + place * frame * native.itemsize for place in (frames.start, frames.stop)
+        )
+        voxels = np.frombuffer(content[start:stop], layout.dtype).astype(native)
+        shaped: NDArray[Any] = voxels.reshape(-1, height, width, layout.channels)
+        return shaped
+
+    return MadeFrames((layout.numbers // frame, height, width, layout.channels), native, read)
 
 
 def _finite(stored: NDArray[Any]) -> NDArray[Any]:
@@ -197,14 +284,14 @@ def _finite(stored: NDArray[Any]) -> NDArray[Any]:
     return stored.ravel() if stored.dtype.kind in "iu" else stored[np.isfinite(stored)]
 
 
-def _limits(stored: NDArray[Any]) -> tuple[float, float]:
+def _limits(dtype: np.dtype[Any], extent: _Extent) -> tuple[float, float]:
     """What a voxel may become: the limits of its type, or of exact arithmetic."""
-    if stored.dtype.kind == "f":
-        limits = np.finfo(stored.dtype)
+    if dtype.kind == "f":
+        limits = np.finfo(dtype)
         return float(limits.min), float(limits.max)
-    bounds = np.iinfo(stored.dtype)
+    bounds = np.iinfo(dtype)
     lowest, highest = max(bounds.min, -_LARGEST_EXACT), min(bounds.max, _LARGEST_EXACT)
-    if int(stored.min()) < lowest or int(stored.max()) > highest:
+    if int(extent.lowest) < lowest or int(extent.highest) > highest:
         raise RefusedFile(
             "NIfTI with integers beyond 2**53, which can't be moved exactly; save it as float64"
         )
@@ -218,15 +305,28 @@ def _next_above(value: Any) -> Any:
     return np.nextafter(value, value.dtype.type(math.inf))
 
 
-def _frozen(stored: NDArray[Any], background: Any) -> NDArray[np.bool_] | None:
+def _frozen(stored: Frames, background: Any, extent: _Extent) -> Frames | None:
     """True for NaN, infinities and the background; None where there are none."""
-    frozen = ~np.isfinite(stored)
-    if background is not None:
-        frozen |= stored == background
-    return frozen if frozen.any() else None
+
+    def frozen(frames: slice) -> NDArray[Any]:
+        values = stored[frames]
+        still: NDArray[np.bool_] = ~np.isfinite(values)
+        if background is not None:
+            still |= values == background
+        return still
+
+    if background is None and extent.finite == math.prod(stored.shape):
+        return None
+    return held(MadeFrames(stored.shape, np.bool_, frozen))
 
 
-def _black(stored: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+def _black(stored: Frames) -> Frames | None:
     """True for black voxels of a colour volume, where they fill what counts as background."""
-    black = (stored[..., :3] == 0).all(-1, keepdims=True)
-    return black if black.mean() >= BACKGROUND_SHARE else None
+
+    def black(frames: slice) -> NDArray[Any]:
+        found: NDArray[Any] = (stored[frames][..., :3] == 0).all(-1, keepdims=True)
+        return found
+
+    found = held(MadeFrames((*stored.shape[:3], 1), np.bool_, black))
+    number = sum(np.count_nonzero(found[run]) for run in runs(found.shape))
+    return found if number / math.prod(found.shape) >= BACKGROUND_SHARE else None

@@ -19,9 +19,12 @@ from medshield.formats.nifti.header import (
     read_layout,
     refuse_cifti,
 )
+from medshield.formats.series import content_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from medshield.formats.series import Content
 
 MOST_TRAILING_BYTES = 16 << 20
 """What may follow the voxels, or fill a header file: it is kept, so it takes memory."""
@@ -42,8 +45,8 @@ class NiftiFile:
         layout: what the header says.
     """
 
-    source: bytes
-    content: bytes
+    source: Content
+    content: Content
     envelope: Envelope | None
     header: bytes | None
     layout: Layout
@@ -113,7 +116,8 @@ def _head(path: Path) -> bytes:
 
 def _header_file(path: Path) -> bytes:
     """The content of a header file."""
-    return _read(path, MOST_TRAILING_BYTES)[1]
+    content = _read(path, MOST_TRAILING_BYTES)[1]
+    return content[: len(content)]
 
 
 def _leave_header_alone(path: Path) -> None:
@@ -133,14 +137,14 @@ def _leave_header_alone(path: Path) -> None:
     )
 
 
-def _read(path: Path, most_bytes: int) -> tuple[bytes, bytes, Envelope | None]:
+def _read(path: Path, most_bytes: int) -> tuple[Content, Content, Envelope | None]:
     """A file as it is, inflated, and the envelope if it had one."""
     size = path.stat().st_size
     if size > most_bytes:
         raise RefusedFile(
             f"damaged NIfTI: it has {size} bytes, many more than its header speaks of"
         )
-    source = path.read_bytes()
-    if not source.startswith(GZIP_MAGIC):
+    source = content_of(path)
+    if source[: len(GZIP_MAGIC)] != GZIP_MAGIC:
         return source, source, None
     return source, *inflate(source, most_bytes)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medshield.formats.series import Frames
+
 
 @dataclass(frozen=True)
 class _Container:
@@ -119,7 +121,7 @@ class PngCodec(Codec):
     def write(
         self,
         image: DecodedImage,
-        stored: NDArray[Any],
+        stored: Frames,
         target: Path,
         radius: float,
     ) -> list[str]:
@@ -136,11 +138,12 @@ class PngCodec(Codec):
             RefusedFile: no entry of the palette is near enough to another.
         """
         container: _Container = image.container
+        wanted, before = stored[:], image.stored[:]
         if container.transparent is not None:
-            gone = _of_colour(stored, container.transparent)
-            gone &= ~_of_colour(image.stored, container.transparent)
-            stored = step_back(stored, image.stored, gone)
-        values, notes = _values(container, stored, radius)
+            gone = _of_colour(wanted, container.transparent)
+            gone &= ~_of_colour(before, container.transparent)
+            wanted = step_back(wanted, before, gone)
+        values, notes = _values(container, wanted, radius)
         edits: list[Edit] = []
         for frame, old, new in zip(container.frames, container.samples, values, strict=True):
             if not np.array_equal(new, old.values):
@@ -149,7 +152,7 @@ class PngCodec(Codec):
         if edits:
             released = container.palette.looked_up(values[..., 0]) if container.palette else values
             depth = 8 if container.palette else container.header.bit_depth
-            pictures = Pictures(_displayed(image.stored, depth), _displayed(released, depth))
+            pictures = Pictures(_displayed(before, depth), _displayed(released, depth))
             exif = settled_exif(container.chunks, container.handling, pictures)
             for change in [*container.copies, *exif]:
                 edits.append(change.edit)

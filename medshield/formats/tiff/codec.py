@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medshield.formats.series import Frames
+
 _NO_DATA = 42113  # GDAL's: ASCII
 _LIMITS = ((280, 281), (340, 341))  # MinSampleValue and MaxSampleValue; SMin... and SMax...
 
@@ -115,9 +117,7 @@ class TiffCodec(Codec):
             container=_Container(structure, contents, samples, smaller, palette, no_data, handling),
         )
 
-    def write(
-        self, image: DecodedImage, stored: NDArray[Any], target: Path, radius: float
-    ) -> list[str]:
+    def write(self, image: DecodedImage, stored: Frames, target: Path, radius: float) -> list[str]:
         """Write the source with other pixels; see `Codec.write`.
 
         Exact, with exceptions: a pixel that would get the value of "no data" is written one step
@@ -131,12 +131,13 @@ class TiffCodec(Codec):
             RefusedFile: no palette entry is near enough, or the file outgrows its kind.
         """
         box: _Container = image.container
-        if stored.tobytes() == image.stored.tobytes():
+        wanted = stored[:]
+        if wanted.tobytes() == image.stored[:].tobytes():
             target.write_bytes(box.structure.data)
             return []
         pages = box.contents.pages
         each = len(image.stored) // len(pages)
-        values, notes = _as_numbered(image, stored, radius)
+        values, notes = _as_numbered(image, wanted, radius)
         new = [
             samples_of(pages[0].form, values[number * each : (number + 1) * each])
             for number in range(len(pages))
@@ -206,11 +207,11 @@ def _as_numbered(
         nearest = box.palette.nearest(indices, stored, radius)
         return nearest[..., np.newaxis], box.palette.held_note(indices, radius)
     if box.no_data is not None:
-        landed = (stored == box.no_data) & (image.stored != box.no_data)
-        stored = step_back(stored, image.stored, landed)
+        landed = (stored == box.no_data) & (image.stored[:] != box.no_data)
+        stored = step_back(stored, image.stored[:], landed)
     if form.has_alpha and form.extra[0] == ASSOCIATED_ALPHA:
         colour, alpha = stored[..., :-1], stored[..., -1:]
-        lid = np.maximum(alpha, image.stored[..., :-1])
+        lid = np.maximum(alpha, image.stored[:][..., :-1])
         stored = np.concatenate([np.minimum(colour, lid), alpha], axis=-1)
     return stored, []
 
