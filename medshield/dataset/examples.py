@@ -172,6 +172,10 @@ def _mask_tensor(path: Path, file: SourceFile, size: int) -> Tensor:
         raise RefusedFile(f"its mask can't be used: {why}") from error
     if foreground.shape != file.shape[:3]:
         raise RefusedFile("its mask has another size than the image; resample the mask")
+    return torch.cat([_mask_on_grid(foreground[run], size) for run in runs(foreground.shape)])
+
+
+def _mask_on_grid(foreground: NDArray[np.bool_], size: int) -> Tensor:
     mask = torch.from_numpy(foreground[:, None].astype(np.float32))
     return (resized(mask, size, size)[:, 0] >= 0.5).long()
 
