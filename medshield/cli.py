@@ -27,6 +27,7 @@ from medshield.cli_options import (
     min_ssim_option,
     option,
     preview_option,
+    resume_option,
     running,
     source_argument,
     surrogate_weights_option,
@@ -145,7 +146,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         generator=values.get("generator"),
         device=values["device"],
         workers=values["workers"],
-        resume=values.get("resume", False),
+        resume=values["resume"],
         effort=values["effort"],
         surrogate_weights=values["surrogate_weights"],
         handling=handling(values),
@@ -164,11 +165,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
 @uid_option
 @handling_options
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@option(
-    "--resume",
-    is_flag=True,
-    help="Finish an interrupted run; with nothing to finish, start from the beginning.",
-)
+@resume_option
 @running
 @talking
 def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> int:
@@ -207,6 +204,7 @@ def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> 
 @labelling
 @handling_options
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@resume_option
 @running
 @talking
 def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
@@ -214,6 +212,7 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
 
     \b
     medshield fit ./dicoms -o ./generator --method em --eps 8/255
+    medshield fit ./dicoms -o ./generator --method em --eps 8/255 --resume
     """
     _set_up(values, source)
     from medshield import tables

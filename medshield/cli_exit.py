@@ -64,7 +64,9 @@ def _interruption(group: click.Group) -> str:
     command = next((word for word in sys.argv[1:] if word in group.commands), "")
     if command == "protect":
         return "interrupted; nothing unfinished was released; run again with --resume to go on"
-    return "interrupted; nothing was written" if command in ("scan", "fit") else "interrupted"
+    if command == "fit":
+        return "interrupted; run again with --resume to go on"
+    return "interrupted; nothing was written" if command == "scan" else "interrupted"
 
 
 def _failed(message: str, code: int, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from medshield.errors import InputError
 
 CONFIGURATION = "config.json"
 PLAN = "plan.jsonl"
+CHECKPOINT = "fitting.safetensors"
 GENERATOR = "generator"
 
 
@@ -156,7 +157,7 @@ def locked(folder: Path) -> Iterator[None]:
     except BlockingIOError:
         os.close(descriptor)
         raise InputError(
-            f"{folder}: another run is writing this release; wait for it, or choose another -o"
+            f"{folder}: another run is writing there; wait for it, or choose another -o"
         ) from None
     except OSError:
         pass  # a network file system without locks: as safe as it was

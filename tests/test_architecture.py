@@ -14,7 +14,7 @@ PACKAGE = ROOT / "medshield"
 FLOORS = [
     # The ball, the key, the gradient loop, and what has no idea of images.
     {"__init__", "errors", "budget", "keys", "randomness", "projected_gradient"}
-    | {"places", "private", "progress", "text", "versions"},
+    | {"checkpoint", "places", "private", "progress", "states", "text", "versions"},
     # Bytes to stored values and back; and a second reading, for `check`.
     {"audit", "formats"},
     # What a folder holds, and measures.
@@ -48,6 +48,7 @@ FLOORS = [
         "contact_sheet",
         "dicom_release",
         "fitting",
+        "kept_run",
         "medmnist_folder",
         "planning",
         "preview",
