@@ -71,7 +71,7 @@ def _interruption(group: click.Group) -> str:
 
 def _failed(message: str, code: int, as_json: bool) -> int:
     complain(message)
-    if as_json:
+    if as_json and os.environ.get("RANK", "0") == "0":  # one document, of however many processes
         click.echo(json.dumps({"error": message, "exit_code": code}))
     return code
 
