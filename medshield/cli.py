@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from medshield import __version__, cli_exit
+from medshield import __version__, cli_exit, processes
 from medshield.cli_exit import EXIT_FAILED, EXIT_REFUSED, EXIT_UNKNOWN, complain
 from medshield.cli_options import (
     FOLDER,
@@ -28,6 +28,7 @@ from medshield.cli_options import (
     min_ssim_option,
     option,
     preview_option,
+    resume_option,
     running,
     source_argument,
     surrogate_weights_option,
@@ -37,13 +38,16 @@ from medshield.cli_options import (
 )
 from medshield.errors import InputError
 
+SHARED = ("verify",)
+"""Commands that several processes may do together."""
+
 
 def _set_up(values: dict[str, Any], source: Path | None = None) -> None:
     """Send messages where the user wants them."""
     from medshield import progress
 
     progress.set_up(
-        quiet=values["quiet"],
+        quiet=values["quiet"] or not processes.current().is_first,
         verbose=values["verbose"],
         log_file=values["log_file"],
         source=source,
@@ -52,7 +56,8 @@ def _set_up(values: dict[str, Any], source: Path | None = None) -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="medshield")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Release medical images that look the same, keep every byte of metadata, and are of no use
     for training a model without permission.
 
@@ -69,6 +74,13 @@ def cli() -> None:
     Every option also reads MEDSHIELD_<NAME>, such as MEDSHIELD_EPS, and a TOML file (--config);
     the command line wins over the environment, and that over the file.
     """
+    command = context.invoked_subcommand
+    if processes.current().count > 1 and command not in SHARED:
+        raise InputError(
+            f"{command} shares no work among processes, only {' and '.join(SHARED)} do; start it "
+            "without torchrun"
+        )
+    context.with_resource(processes.joined())
 
 
 def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
@@ -148,7 +160,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         workers=values["workers"],
         engine=values.get("engine", "local"),
         ray_address=values.get("ray_address"),
-        resume=values.get("resume", False),
+        resume=values["resume"],
         effort=values["effort"],
         surrogate_weights=values["surrogate_weights"],
         handling=handling(values),
@@ -167,11 +179,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
 @uid_option
 @handling_options
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
-@option(
-    "--resume",
-    is_flag=True,
-    help="Finish an interrupted run; with nothing to finish, start from the beginning.",
-)
+@resume_option
 @option(
     "--shard",
     metavar="I/N",
@@ -250,6 +258,7 @@ def merge(release: Path, **values: Any) -> int:
 @labelling
 @handling_options
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@resume_option
 @running
 @talking
 def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
@@ -257,6 +266,7 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
 
     \b
     medshield fit ./dicoms -o ./generator --method em --eps 8/255
+    medshield fit ./dicoms -o ./generator --method em --eps 8/255 --resume
     """
     _set_up(values, source)
     from medshield import tables
@@ -361,10 +371,11 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     from medshield.compared_images import source_of
     from medshield.places import Places
     from medshield.preparation import find_release, prepare
+    from medshield.verify import trained
     from medshield.verify import verify as run
     from medshield.verify_config import VerifyConfig
 
-    release = release or find_release(Path())
+    release, team = release or find_release(Path()), processes.current()
     private = Places(release.resolve()).private
     labels = annotation_options(values)
     config = VerifyConfig(
@@ -381,17 +392,22 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
         adversary_steps=values["adv_steps"],
         annotations=labels if labels != type(labels)() else None,
         device=values["device"],
-        workers=values["workers"],
+        workers=team.workers(values["workers"]),
         weights=values["weights"],
         fail_above=values["fail_above"],
     )
     if dry_run:
         plan = prepare(config, fetch=False).plan
+        if not team.is_first:
+            return 0
         _print(values["as_json"], plan.to_json(), "\n".join(plan.lines))
         return 0
     folder, junit = values["output"] or private / "verify", values["junit"]
     if values["output"] or junit:
         reports.refuse_targets(folder, junit, release, source_of(config, private))
+    if not team.is_first:
+        trained(config)
+        return 0
     evidence = run(config)
     shown = not values["no_pictures"]
     pictures = preview.compared(source_of(config, private), release) if shown else ()

@@ -64,12 +64,14 @@ def _interruption(group: click.Group) -> str:
     command = next((word for word in sys.argv[1:] if word in group.commands), "")
     if command == "protect":
         return "interrupted; nothing unfinished was released; run again with --resume to go on"
-    return "interrupted; nothing was written" if command in ("scan", "fit") else "interrupted"
+    if command == "fit":
+        return "interrupted; run again with --resume to go on"
+    return "interrupted; nothing was written" if command == "scan" else "interrupted"
 
 
 def _failed(message: str, code: int, as_json: bool) -> int:
     complain(message)
-    if as_json:
+    if as_json and os.environ.get("RANK", "0") == "0":  # one document, of however many processes
         click.echo(json.dumps({"error": message, "exit_code": code}))
     return code
 

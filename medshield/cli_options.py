@@ -195,6 +195,11 @@ fitting = options(
     option("--seed", type=int, help="For a repeatable key; the default is a random one."),
     surrogate_weights_option,
 )
+resume_option = option(
+    "--resume",
+    is_flag=True,
+    help="Finish an interrupted run; with nothing to finish, start from the beginning.",
+)
 min_ssim_option = option(
     "--min-ssim",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -17,13 +17,13 @@ from multiprocessing.context import get_spawning_popen
 
 import torch
 
-from medshield import processes
+from medshield import pools
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.generator import Generator
 from medshield.journal import Finished
 from medshield.models import pick_device
 from medshield.places import GENERATOR, Places
-from medshield.processes import lost, pool_of
+from medshield.pools import lost, pool_of
 from medshield.release_writer import ReleaseWriter
 
 BLOCKS_AHEAD = 2
@@ -84,7 +84,7 @@ def write_locally(
         workers: processes at the most.
         lock: see `write_in_processes`.
     """
-    most = processes.WORTH_STARTING if workers > 1 else None
+    most = pools.WORTH_STARTING if workers > 1 else None
     done = write_here(writer, blocks, keep, most_seconds=most)
     if done < len(blocks):
         write_in_processes(order, blocks[done:], keep, count=workers, lock=lock)

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from medshield import progress
 from medshield.budget import Budget
+from medshield.checkpoint import Checkpoint
 from medshield.clusters import Clusters
 from medshield.dataset import examples
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.errors import InputError
+from medshield.errors import InputError, SourceLost
 from medshield.generator import Generator
+from medshield.kept_run import forget_checkpoint, keep_plan, kept_key, planned
 from medshield.keys import Key
-from medshield.methods import METHODS, Setting
+from medshield.methods import METHODS, Method, Setting
 from medshield.models import pick_device
-from medshield.places import Places, keep_apart, named, refuse_existing, target_errors
-from medshield.planning import backbone_for, plan_for
+from medshield.places import (
+    CHECKPOINT,
+    GENERATOR,
+    Places,
+    keep_apart,
+    locked,
+    named,
+    refuse_existing,
+    target_errors,
+)
+from medshield.planning import backbone_for
 from medshield.private import make_private_folder
 from medshield.protect_config import ProtectConfig
 from medshield.tasks import TASKS
@@ -43,6 +59,8 @@ class FitOutcome:
 def fit(config: ProtectConfig) -> FitOutcome:
     """Learn a generator and save it to `config.target`, whole or not at all.
 
+    With `resume` and nothing to resume, it starts from the beginning, as `protect` does.
+
     Raises:
         InputError: the source or the target can't be used.
     """
@@ -52,25 +70,61 @@ def fit(config: ProtectConfig) -> FitOutcome:
     growing = Places(target).partial
     keep_apart(config.source, (target, growing))
     refuse_existing(target, "generator")
-    found = plan_for(config, None)
+    if not config.resume and os.path.lexists(growing):
+        raise InputError(
+            f"{growing}: left by an interrupted fit; finish that with --resume, or remove it to "
+            "start again"
+        )
+    found = planned(config, None, growing)
     refused = {file.path: file.reason for file in found.with_action("refuse")}
-    with target_errors(target, resumable=False):
+    with target_errors(target, resumable=True):
         make_private_folder(growing)  # before hours of fitting, not after
-        try:
-            generator = fitted(config, found, new_key(config), refused)
-            generator.save(growing)
-            growing.rename(target)
-        except BaseException:
-            shutil.rmtree(growing, ignore_errors=True)
-            raise
+        with locked(growing):
+            try:
+                keep_plan(config, found, growing)
+                generator, _ = settled(config, found, growing, refused)
+            except SourceLost:
+                raise
+            except InputError:  # nothing can come of it, so nothing is worth keeping
+                shutil.rmtree(growing, ignore_errors=True)
+                raise
+            (growing / GENERATOR).rename(target)
+            shutil.rmtree(growing)
     return FitOutcome(generator, refused)
 
 
-def fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str]) -> Generator:
-    """Fit the method on the scanned images; files that can't be read go to `refused`."""
+def settled(
+    config: ProtectConfig,
+    found: Scan,
+    folder: Path,
+    refused: dict[str, str],
+    given: Generator | None = None,
+) -> tuple[Generator, bool]:
+    """The generator of a run, kept in its folder, and whether this process alone has fitted it.
+
+    Args:
+        config: what is asked for.
+        found: the plan.
+        folder: where the run keeps what others need to go on with it.
+        refused: path and reason of images that can't be read for fitting are added.
+        given: that of `--generator`; None for one that is there, or is to be fitted.
+    """
+    kept = folder / GENERATOR
+    if Generator.is_complete(kept):
+        generator, fitted_here = Generator.load(kept, pick_device(config.device)), False
+    else:
+        fitted_here = given is None and not (folder / CHECKPOINT).is_file()
+        generator = given or _fitted(config, found, folder, refused)
+        generator.save(kept)
+    forget_checkpoint(folder)
+    return generator, fitted_here
+
+
+def _fitted(config: ProtectConfig, found: Scan, folder: Path, refused: dict[str, str]) -> Generator:
+    """Fit the method on the scanned images, from where an interrupted run was."""
     assert found.annotations is not None  # noqa: S101 (`plan_for` saw to both)
     assert config.epsilon is not None  # noqa: S101
-    files = found.with_action("protect")
+    files, key = found.with_action("protect"), kept_key(config, folder)
     setting = Setting(
         task=TASKS[found.annotations.task](found.annotations.classes),
         channels=found.channels,
@@ -103,13 +157,26 @@ def fitted(config: ProtectConfig, found: Scan, key: Key, refused: dict[str, str]
                 )
             targets = clusters.assign(known.images)
         with progress.bar(f"fitting {config.method}") as update:
-            method.fit(known.images, targets, lambda share: update(round(1000 * share), 1000))
+            method.fit(
+                known.images,
+                targets,
+                lambda share: update(round(1000 * share), 1000),
+                Checkpoint(folder / CHECKPOINT, _work(method, known.images, targets)),
+            )
     return Generator(method, found.ranges, clusters)
 
 
-def new_key(config: ProtectConfig) -> Key:
-    """A random key, or that of `--seed`."""
-    return Key.generate() if config.seed is None else Key.from_seed(config.seed)
+def _work(method: Method, images: Tensor, targets: Tensor) -> str:
+    """Tells a fit from all others, by what its result depends on."""
+    setting = method.setting
+    weights = setting.pretrained.weights if setting.pretrained else None
+    words = [torch.__version__, method.name, setting.task.name, str(setting.task.classes)]
+    words += [str(setting.budget.epsilon), str(setting.effort), setting.device.type]
+    words += [setting.pretrained.name, weights.sha256] if setting.pretrained and weights else []
+    digest = hashlib.blake2b("\0".join(words).encode(), key=setting.key.secret)
+    for part in (images, targets):
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _chosen_frames(files: list[SourceFile], key: Key) -> dict[str, NDArray[np.int64]]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medshield import processes
 from medshield.errors import InputError
 
 SIZE_STEP = 32
@@ -211,12 +212,22 @@ def build_headed(name: str, channels: int, outputs: int) -> Headed:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of `--device`: auto takes a GPU where there is one.
+    """The device of `--device`: auto takes a GPU where there is one, and each process its own.
 
     Raises:
-        InputError: cuda was asked for and there is none.
+        InputError: cuda was asked for and there is none, or too few for the processes.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("--device cuda: PyTorch finds no GPU here; use --device cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    team = processes.current()
+    if team.count == 1:
+        return torch.device("cuda")
+    if team.local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"{team.local_count} processes on a machine with {torch.cuda.device_count()} GPUs; "
+            "start one for each GPU, or use --device cpu"
+        )
+    return torch.device("cuda", team.local_rank)

@@ -18,6 +18,7 @@ from medshield.errors import InputError
 
 CONFIGURATION = "config.json"
 PLAN = "plan.jsonl"
+CHECKPOINT = "fitting.safetensors"
 GENERATOR = "generator"
 _BETWEEN_TRIES, _TRIES = 0.3, 10
 """Seconds, and how often a lock is tried that others hold for a moment."""
@@ -221,9 +222,7 @@ def _lock_soon(descriptor: int, kind: int, folder: Path) -> None:
         if _lock(descriptor, kind) is not False:
             return
         time.sleep(_BETWEEN_TRIES)
-    raise InputError(
-        f"{folder}: another run is writing this release; wait for it, or choose another -o"
-    )
+    raise InputError(f"{folder}: another run is writing there; wait for it, or choose another -o")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medshield import duplicates, forecast, models, progress
+from medshield import duplicates, forecast, models, processes, progress
 from medshield.arms import CLEAN, arms_for, arms_of, trainings
 from medshield.budget import Budget
 from medshield.chosen_cells import ChosenCells, choose_cells
@@ -240,7 +240,9 @@ def prepare(config: VerifyConfig, *, fetch: bool = True) -> Preparation:
         split=split,
         split_notes=tuple(split_notes),
         twins=duplicates.across(clean, split),
-        cells=choose_cells(config, task, channels, summary, private, cache, fetch=fetch),
+        cells=processes.in_turn(
+            lambda: choose_cells(config, task, channels, summary, private, cache, fetch=fetch)
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from medshield.checkpoint import Checkpoint
 from medshield.models import Headed
 from medshield.tasks import Array, Task
 from medshield.training import Recipe, predict, train
@@ -35,7 +36,9 @@ class Probe:
     recipe: Recipe
     _known: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
-    def train(self, images: Tensor, targets: Tensor) -> Iterator[float]:
+    def train(
+        self, images: Tensor, targets: Tensor, checkpoint: Checkpoint | None = None
+    ) -> Iterator[float]:
         """As `training.train`, on the features of VIEWS augmented views of each image."""
         views = [self._view(images, targets) for _ in range(min(VIEWS, self.recipe.epochs))]
         seen, truth = (torch.stack(part) for part in zip(*views, strict=True))
@@ -45,7 +48,8 @@ class Probe:
             return seen[view, rows], truth[view, rows]
 
         rows = torch.arange(len(images), device=images.device)
-        yield from train(self.victim.head, self.task, rows, targets, self.recipe, augment=drawn)
+        head = self.victim.head
+        yield from train(head, self.task, rows, targets, self.recipe, drawn, checkpoint)
 
     def predicted(self, images: Tensor, targets: Tensor) -> Array:
         """The task's predictions for a tensor of images that lives as long as this probe."""

@@ -1,115 +1,177 @@
-"""Processes of this machine that share work: Python's threads would wait for each other."""
+"""The processes that one command was started in, by torchrun or what sets the same variables.
+
+Without these variables there is one process, and `torch.distributed` is not even imported. What
+the processes tell each other are small facts; results are passed on as files, in a folder that
+all of them see.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
+import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
 
-from medshield.errors import WorkerLost
+from medshield.errors import InputError, MedshieldError
+from medshield.private import make_private_folder
 
-WORTH_STARTING = 10.0
-"""Seconds of work left, above which processes are started: each takes about two to begin."""
-CHUNK = 32
-"""Items that are sent at a time."""
-CHUNKS_AHEAD = 4
-"""Of each process: so that none waits, and memory does not grow with the number of items."""
+LONGEST_WAIT = timedelta(days=30)
+"""For another process to come as far; one that ends is noticed at once."""
+SECONDS_TO_APPEAR = 90.0
+"""In which a file is seen by all processes: a network file system may remember for a minute that
+there was none."""
+SECONDS_BETWEEN_LOOKS = 0.5
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def lost() -> WorkerLost:
-    """What is raised where a process of a pool was killed."""
-    return WorkerLost(
-        "a process was killed, perhaps because memory ran out; run again (protect: with --resume), "
-        "and with fewer --workers if that may be"
-    )
+@dataclass(frozen=True)
+class Processes:
+    """All processes of this command, as one of them sees them.
 
-
-def pool_of(
-    count: int, begin: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
-) -> ProcessPoolExecutor:
-    """Processes that end with this one, and leave Ctrl-C to it.
-
-    Args:
-        count: how many.
-        begin: called once in each, with `arguments`; None where there is nothing to do.
-        arguments: sent when a process is started.
+    Attributes:
+        rank: of this one, counted from 0.
+        count: of all.
+        local_rank: of this one among those of its machine.
+        local_count: of those.
     """
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, context, _begun, (begin, arguments))
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that speaks and writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Those that this process is to see to; every one is some process's."""
+        return items[self.rank :: self.count]
+
+    def workers(self, wanted: int) -> int:
+        """How many of so many workers of a machine are this process's."""
+        return max(1, wanted // self.local_count)
 
 
-def shared_out(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Generator[Result, None, None]:
-    """What a function makes of each item, in their order.
-
-    It begins here, and goes on in processes where that is seen to be worth it.
-
-    Args:
-        function: can be sent to a process, as its results can.
-        items: all of them.
-        workers: processes at the most.
+def current() -> Processes:
+    """As the environment says.
 
     Raises:
-        WorkerLost: a process was killed.
+        InputError: its variables contradict each other.
     """
-    started = time.monotonic()
-    done = 0
-    for item in items:
-        yield function(item)
-        done += 1
-        if done == 1:
-            started = time.monotonic()  # the first may have loaded libraries
-        elif workers > 1:
-            spent = time.monotonic() - started
-            if (len(items) - done) * spent / (done - 1) > WORTH_STARTING:
-                break
-    if done < len(items):
-        yield from _in_processes(function, items[done:], workers)
-
-
-def _in_processes(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int
-) -> Generator[Result, None, None]:
-    chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
-    at_work: deque[Future[list[Result]]] = deque()
-    pool = pool_of(workers)
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return Processes()
     try:
-        for chunk in chunks:
-            at_work.append(pool.submit(_each, function, chunk))
-            if len(at_work) > CHUNKS_AHEAD * workers:
-                yield from at_work.popleft().result()
-        while at_work:
-            yield from at_work.popleft().result()
-    except BrokenProcessPool:
-        raise lost() from None
+        found = Processes(
+            rank=int(os.environ["RANK"]),
+            count=int(os.environ["WORLD_SIZE"]),
+            local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+            local_count=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        )
+    except ValueError:
+        found = None
+    if found is None or not 0 <= found.rank < found.count or found.local_count < 1:
+        raise InputError(
+            "RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE in the environment are not what "
+            "torchrun sets; start with torchrun, or unset them"
+        )
+    return found
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """A block in which the processes hear of each other; does nothing where there is one."""
+    if current().count == 1:
+        yield
+        return
+    import torch.distributed
+
+    torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    try:
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        torch.distributed.destroy_process_group()
 
 
-def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    return [function(item) for item in items]
+def agreed(flags: Sequence[bool]) -> list[bool]:
+    """What the first process says, where all ask the same; others may see files a bit later."""
+    if current().count == 1:
+        return list(flags)
+    import torch
+    import torch.distributed
+
+    told = torch.tensor(flags, dtype=torch.uint8)
+    with _others_may_end():
+        torch.distributed.broadcast(told, 0)
+    return [bool(flag) for flag in told]
 
 
-def _begun(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process sees to an orderly end
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-    if begin:
-        begin(*arguments)
+def in_turn(work: Callable[[], Result]) -> Result:
+    """Do the same in all processes, the first one before the others, who find what it has kept."""
+    if current().is_first:
+        result = work()
+        agreed([True])
+        return result
+    agreed([True])
+    return work()
 
 
-def _end_after(parent: BaseProcess | None) -> None:
-    if parent:
-        parent.join()
-        os._exit(1)
+def see_to_shared(folder: Path) -> None:
+    """Make a folder, and make sure that all processes see what the first one writes there.
+
+    Raises:
+        InputError: one does not.
+    """
+    team = current()
+    if team.count == 1:
+        return
+    import torch
+    import torch.distributed
+
+    number = torch.tensor(secrets.randbits(62))
+    with _others_may_end():
+        torch.distributed.broadcast(number, 0)
+    note = folder / f"seen-by-all-{number.item()}"
+    if team.is_first:
+        make_private_folder(folder)
+        note.touch()
+    last = time.monotonic() + SECONDS_TO_APPEAR
+    while not (seen := note.is_file()) and time.monotonic() < last:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    blind = torch.tensor(0 if seen else 1)
+    with _others_may_end():
+        torch.distributed.all_reduce(blind)
+    if team.is_first:
+        note.unlink(missing_ok=True)
+    if blind.item():
+        raise InputError(
+            f"{folder}: {blind.item()} of {team.count} processes don't see what the first one "
+            "writes there; all need one file system: put the release where all machines see it"
+        )
+
+
+def wait_for(is_there: Callable[[], bool]) -> None:
+    """Wait for what another process writes; who starts the processes ends all if one fails."""
+    while not is_there():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+@contextmanager
+def _others_may_end() -> Iterator[None]:
+    """A block that waits for other processes.
+
+    Raises:
+        MedshieldError: one has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # what gloo makes of a closed connection
+        raise MedshieldError("another process ended; its own message says why") from error

@@ -11,6 +11,7 @@ import shutil
 from medshield import journal
 from medshield.dicom_release import is_companion
 from medshield.errors import InputError, Unfinished
+from medshield.kept_run import planned
 from medshield.places import (
     Places,
     default_release,
@@ -23,7 +24,7 @@ from medshield.places import (
 from medshield.planning import load_generator
 from medshield.private import make_private_folder
 from medshield.protect_config import ProtectConfig
-from medshield.release_run import Outcome, ReleaseRun, planned
+from medshield.release_run import Outcome, ReleaseRun
 
 
 def protect(config: ProtectConfig) -> Outcome:
@@ -39,7 +40,7 @@ def protect(config: ProtectConfig) -> Outcome:
     if not config.resume:
         places.refuse_leftovers()
     generator = load_generator(config)
-    found = planned(config, generator, places)
+    found = planned(config, generator, places.private, places.partial)
     with target_errors(places.release, resumable=True):
         make_private_folder(places.private)
         with locked(places.private) as lock:

@@ -1,11 +1,12 @@
-"""A block of code with its own, repeatable randomness."""
+"""A block of code with its own, repeatable randomness; and where the randomness is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -14,3 +15,18 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+
+
+def random_state() -> list[Tensor]:
+    """Where PyTorch's generators are: that of the CPU, then those of the GPUs."""
+    return [
+        torch.get_rng_state(),
+        *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()),
+    ]
+
+
+def set_random_state(state: Sequence[Tensor]) -> None:
+    """Take up where `random_state` was called."""
+    torch.set_rng_state(state[0])
+    if state[1:]:
+        torch.cuda.set_rng_state_all(state[1:])

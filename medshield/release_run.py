@@ -17,21 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from medshield import journal, manifest, progress
-from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import see_source
 from medshield.dicom_release import DicomRelease
 from medshield.engines import Order, write_locally
 from medshield.errors import InputError
-from medshield.fitting import fitted, new_key
-from medshield.generator import Generator, read_key
+from medshield.fitting import settled
+from medshield.generator import KEY, Generator
 from medshield.journal import Finished
-from medshield.keys import Key
+from medshield.kept_run import keep_plan
 from medshield.manifest import Record
 from medshield.methods import Method
-from medshield.models import pick_device
-from medshield.places import CONFIGURATION, GENERATOR, PLAN, Places, sync_folder
-from medshield.planning import plan_for
+from medshield.places import PLAN, Places, sync_folder
 from medshield.private import make_private_folder, write_private
 from medshield.protect_config import ProtectConfig
 from medshield.ray_engine import write_on_ray
@@ -39,7 +35,6 @@ from medshield.release_writer import ReleaseWriter, blocks_of
 from medshield.text import epsilon_text
 from medshield.versions import versions
 
-KEY = "key"
 SOURCE_CHECKSUMS = "SOURCE_SHA256SUMS"
 LABEL_MAP = "labels.json"
 COST = "cost.json"
@@ -76,7 +71,7 @@ class ReleaseRun:
         places: of the release.
         found: the plan.
         generator: makes the perturbations.
-        fitted_here: whether it was fitted by this process.
+        fitted_here: whether it was fitted by this process, from the beginning.
     """
 
     config: ProtectConfig
@@ -101,14 +96,7 @@ class ReleaseRun:
             InputError: there is nothing to fit a generator to.
         """
         _open_places(config, found, places)
-        kept = places.private / GENERATOR
-        if Generator.is_complete(kept):
-            generator = Generator.load(kept, pick_device(config.device))
-            return cls(config, places, found, generator, fitted_here=False)
-        fitted_here = generator is None
-        if generator is None:
-            generator = fitted(config, found, _run_key(config, places), refused={})
-        generator.save(kept)
+        generator, fitted_here = settled(config, found, places.private, {}, generator)
         return cls(config, places, found, generator, fitted_here)
 
     def finished(self, wanted: Container[str] | None = None) -> dict[str, Finished]:
@@ -183,51 +171,11 @@ class ReleaseRun:
         write_private(self.places.private / COST, json.dumps(spent).encode() + b"\n")
 
 
-def planned(config: ProtectConfig, generator: Generator | None, places: Places) -> Scan:
-    """The plan of the run to resume; or a new one, where there is none.
-
-    Raises:
-        InputError: the run to resume was another one, or nothing can be protected.
-    """
-    configuration = places.private / CONFIGURATION
-    if not os.path.isfile(configuration):  # noqa: PTH113 (False where no such name can be)
-        return plan_for(config, generator)
-    earlier, wanted = json.loads(configuration.read_text()), config.fingerprint()
-    other = sorted(name for name in wanted if earlier.get(name) != wanted[name])
-    if other:
-        raise _another_run(places, f"the interrupted run had other settings ({', '.join(other)})")
-    if not (places.private / PLAN).is_file():  # of a release that was finished, and is gone
-        return plan_for(config, generator)
-    see_source(config.source)
-    found = read_plan(places.private / PLAN, config.source)
-    if has_changed(found):
-        raise _another_run(places, "the source changed since the run was interrupted")
-    return found
-
-
-def _another_run(places: Places, what: str) -> InputError:
-    return InputError(
-        f"{places.private}: {what}; resume with the same ones, or remove it and "
-        f"{places.partial.name} to start again"
-    )
-
-
 def _open_places(config: ProtectConfig, found: Scan, places: Places) -> None:
     """Make the folders of a run, if they are not there."""
     places.partial.mkdir(parents=True, exist_ok=True)
     make_private_folder(places.scratch)
-    if not (places.private / PLAN).is_file():
-        write_plan(found, places.private / PLAN)
-        settings = json.dumps(config.fingerprint(), indent=2)
-        write_private(places.private / CONFIGURATION, settings.encode() + b"\n")
-
-
-def _run_key(config: ProtectConfig, places: Places) -> Key:
-    """The key of this run, the same again when an interrupted run is resumed."""
-    path = places.private / KEY
-    if not path.is_file():
-        write_private(path, new_key(config).secret.hex().encode() + b"\n")
-    return read_key(path)
+    keep_plan(config, found, places.private)
 
 
 def _finish(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from medshield import forecast, progress, trials
+from medshield import forecast, processes, progress, trials
 from medshield.arms import NOISE
 from medshield.evidence import CellResult, open_cells
 from medshield.preparation import Jobs, Preparation
@@ -43,7 +43,7 @@ class Rounds:
 
     def run(self) -> None:
         """Train every cell, and those that stay open again."""
-        self._train(self.ready.jobs(), "training victims")
+        self._train(processes.in_turn(self.ready.jobs), "training victims")
         for count in self.ready.config.counts[1:]:
             undecided = self._open()
             if not undecided:
@@ -65,7 +65,8 @@ class Rounds:
             below = levels_up_to(level)
             results = [result for result in self.results.values() if result.level in below]
             found.update(result.cell for result in open_cells(results, level))
-        return [cell for cell in self.results if cell in found]
+        agreed = processes.agreed([cell in found for cell in self.results])
+        return [cell for cell, is_open in zip(self.results, agreed, strict=True) if is_open]
 
     def _further(self, cell: Cell, count: int) -> Jobs:
         """Trainings up to so many of each arm; one of random noise is enough."""
@@ -98,7 +99,14 @@ class Rounds:
             for job in found
         ]
         with progress.bar(said) as update:
-            every = trials.run_all([job for *_, job in order], self.ready.config.workers)
+            every = self._run([job for *_, job in order], update)
             for done, pair in enumerate(zip(order, every, strict=True), 1):
                 yield pair
                 update(done, len(order))
+
+    def _run(self, jobs: list[trials.Job], update: progress.Update) -> Iterator[Trial]:
+        """What comes of jobs, in their order; where there are several processes, of all of them."""
+        workers = self.ready.config.workers
+        if processes.current().count > 1:
+            trials.run_together(jobs, workers, update)
+        return trials.run_all(jobs, workers)

@@ -19,6 +19,7 @@ from medshield.dicom_release import is_companion
 from medshield.errors import InputError, Unfinished
 from medshield.generator import Generator
 from medshield.journal import JOURNAL, SHARES, Finished
+from medshield.kept_run import planned
 from medshield.places import (
     CONFIGURATION,
     GENERATOR,
@@ -34,7 +35,7 @@ from medshield.planning import load_generator
 from medshield.private import make_private_folder
 from medshield.protect import places_of
 from medshield.protect_config import ProtectConfig
-from medshield.release_run import Outcome, ReleaseRun, planned
+from medshield.release_run import Outcome, ReleaseRun
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def protect_share(config: ProtectConfig, share: Share) -> ShareOutcome:
         return is_planned and Generator.is_complete(places.private / GENERATOR)
 
     def begun() -> ReleaseRun:
-        found = planned(config, generator, places)
+        found = planned(config, generator, places.private, places.partial)
         return ReleaseRun.begun(config, places, found, generator)
 
     def get_ready() -> None:
@@ -171,7 +172,7 @@ def merge(release: Path, *, device: str = "auto", workers: int = 1) -> Outcome:
         )
     settings = json.loads((places.private / CONFIGURATION).read_text())
     config = ProtectConfig.from_fingerprint(settings, places.release, device, workers)
-    found = planned(config, None, places)
+    found = planned(config, None, places.private, places.partial)
     with target_errors(places.release, resumable=True), locked(places.private):
         run = ReleaseRun.begun(config, places, found, None)
         finished = run.finished()

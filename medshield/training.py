@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from medshield.augmentation import flip_and_shift, jitter_colours
 from medshield.budget import Budget
+from medshield.checkpoint import Checkpoint, Part
 from medshield.countermeasures import Countermeasure
 from medshield.projected_gradient import projected_gradient
 from medshield.tasks import Array, Task
@@ -102,6 +103,7 @@ def train(
     targets: Tensor,
     recipe: Recipe,
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[float]:
     """Train in place; yields the mean loss of each epoch as soon as it is over.
 
@@ -112,8 +114,9 @@ def train(
         targets: as the task has them.
         recipe: how to train.
         augment: makes what the model takes, and its targets, of each batch; None for the recipe's.
+        checkpoint: keeps where it is, and may begin at a later epoch; None to keep nothing.
     """
-    augment = augment or recipe.augmented
+    augment, checkpoint = augment or recipe.augmented, checkpoint or Checkpoint()
     batch_size = recipe.batch_of(len(images))
     steps = max(1, len(images) // batch_size)
     optimiser = torch.optim.AdamW(
@@ -125,7 +128,8 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps
     )
-    for epoch in range(recipe.epochs):
+    parts: dict[str, Part] = {"model": model, "optimiser": optimiser, "schedule": schedule}
+    for epoch in checkpoint.loop(recipe.epochs, **parts):
         model.train()
         order = torch.randperm(len(images))
         total = 0.0

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from medshield import contrastive, models, pretrained
+from medshield import contrastive, models, pretrained, processes
 from medshield.budget import Budget
 from medshield.cost import Cost
 from medshield.countermeasures import COUNTERMEASURES, Countermeasure
@@ -285,14 +285,35 @@ def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Trial]:
 
     Small models on small images use two processes of one thread much better than two threads.
     """
-    workers = min(workers, len(jobs))
-    if workers == 1 or jobs[0].device.type != "cpu":
+    workers = min(workers, sum(not job.is_finished for job in jobs))
+    if workers <= 1 or jobs[0].device.type != "cpu":
         yield from (job.run() for job in jobs)
         return
     threads = max(1, torch.get_num_threads() // workers)
     context = torch.multiprocessing.get_context("spawn")
     with context.Pool(workers, _start_worker, (threads,)) as pool:
         yield from pool.imap(Job.run, jobs)
+
+
+def run_together(jobs: Sequence[Job], workers: int, progress: Callable[[int, int], None]) -> None:
+    """Run this process's share of trials, and wait until the others have run theirs.
+
+    Args:
+        jobs: the same in all processes, and in the same order.
+        workers: of this process.
+        progress: told how many trials are finished, and their number.
+    """
+    finished = processes.agreed([job.is_finished for job in jobs])
+    todo = [job for job, known in zip(jobs, finished, strict=True) if not known]
+
+    def all_are_there() -> bool:
+        missing = sum(not job.is_finished for job in todo)
+        progress(len(jobs) - missing, len(jobs))
+        return not missing
+
+    for _ in run_all(processes.current().share(todo), workers):
+        all_are_there()
+    processes.wait_for(all_are_there)
 
 
 def _start_worker(threads: int) -> None:

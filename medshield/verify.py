@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from medshield import progress
+from medshield import processes, progress
 from medshield.arms import ARMS, CLEAN
 from medshield.cost import mean_cost
 from medshield.dataset.examples import Examples
@@ -116,13 +116,9 @@ def verify(config: VerifyConfig) -> Evidence:
         InputError: the release or the source can't be used.
     """
     started = time.monotonic()
-    ready = prepare(config)
-    for line in ready.plan.lines:
-        progress.logger.info("%s", line)
+    rounds = trained(config)
+    ready, weighing = rounds.ready, rounds.weighing
     task, cells, clean, schedule = ready.task, ready.cells, ready.clean, ready.schedule
-    weighing = Weighing(task, ready.arms[CLEAN], config.seed, len(cells.run))
-    rounds = Rounds(ready, weighing)
-    rounds.run()
     results = list(rounds.results.values())
     facts = {
         "release": ready.release.name,
@@ -154,6 +150,22 @@ def verify(config: VerifyConfig) -> Evidence:
     levels = _level_verdicts(results, cells.not_run)
     facts["limit"] = _limit(results, levels[config.threat], config)
     return Evidence(config.threat, levels, cells.not_run, tuple(results), facts)
+
+
+def trained(config: VerifyConfig) -> Rounds:
+    """All trainings of a verification; where several processes do this, each trains a share.
+
+    Raises:
+        InputError: the release or the source can't be used.
+    """
+    ready = prepare(config)
+    for line in ready.plan.lines:
+        progress.logger.info("%s", line)
+    weighing = Weighing(ready.task, ready.arms[CLEAN], config.seed, len(ready.cells.run))
+    rounds = Rounds(ready, weighing)
+    processes.see_to_shared(ready.cache)
+    rounds.run()
+    return rounds
 
 
 def _level_verdicts(

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "medshield"
 FLOORS = [
     # The ball, the key, the gradient loop, and what has no idea of images.
     {"__init__", "errors", "budget", "keys", "randomness", "projected_gradient"}
-    | {"places", "private", "processes", "progress", "text", "versions"},
+    | {"checkpoint", "places", "pools", "private", "processes", "progress", "states", "text"}
+    | {"versions"},
     # Bytes to stored values and back; and a second reading, for `check`.
     {"audit", "formats"},
     # What a folder holds, and measures.
@@ -49,6 +50,7 @@ FLOORS = [
         "dicom_release",
         "engines",
         "fitting",
+        "kept_run",
         "medmnist_folder",
         "planning",
         "preview",

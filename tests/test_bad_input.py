@@ -11,7 +11,6 @@ import pytest
 from medshield import release_writer
 from medshield.formats.dicom.codec import DicomCodec
 from medshield.formats.png.codec import PngCodec
-from medshield.methods.error_minimizing import ErrorMinimizing
 from tests.builders import (
     CLASSES,
     EIGHT,
@@ -307,14 +306,18 @@ def test_a_disk_that_is_really_full(tmp_path, program):
         subprocess.run([program("umount"), str(disk)], check=True)
 
 
-def test_a_full_target_of_fit_leaves_nothing(tmp_path, source, monkeypatch):
+def test_a_fit_whose_target_is_full_can_be_resumed(tmp_path, source, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("medshield.generator.save_file", full)
-    message = refused_to_start(tmp_path, "fit", source, "-o", tmp_path / "g", *EIGHT)
-    assert "free some space, then run again" in message
-    assert "--resume" not in message
+    arguments = ("fit", source, "-o", tmp_path / "g", *EIGHT)
+    with monkeypatch.context() as patch:
+        patch.setattr("medshield.generator.save_file", full)
+        run = medshield(*arguments)
+    assert run.code == 2
+    assert "free some space, then run again with --resume" in run.err
+    assert not (tmp_path / "g").exists()
+    assert medshield(*arguments, "--resume").code == 0
 
 
 def test_a_log_that_can_not_be_written(tmp_path, source):
@@ -359,18 +362,7 @@ def test_an_interruption_while_reading_leaves_nothing(tmp_path, source, monkeypa
     monkeypatch.setattr(PngCodec, "decode", interrupted)
     settings = [] if command == "scan" else ["-o", tmp_path / "out", *EIGHT]
     message = refused_to_start(tmp_path, command, source, *settings, code=130)
-    assert ("--resume" in message) is (command == "protect")
-
-
-def test_an_interruption_of_fit_leaves_nothing(tmp_path, source, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(ErrorMinimizing, "_fit", interrupted)
-    refused_to_start(
-        *(tmp_path, "fit", source, "-o", tmp_path / "g", "--method", "em", "--eps", "8/255"),
-        code=130,
-    )
+    assert ("--resume" in message) is (command != "scan")
 
 
 def test_images_that_fail_when_written_are_refused(tmp_path, monkeypatch):

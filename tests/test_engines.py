@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medshield import engines, processes, release_writer
+from medshield import engines, pools, release_writer
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.errors import InputError, SourceLost, WorkerLost
 from medshield.journal import Finished
@@ -31,7 +31,7 @@ def quick_to_start(monkeypatch):
         begun.append(named["count"])
         write(*arguments, **named)
 
-    monkeypatch.setattr(processes, "WORTH_STARTING", 0.0)
+    monkeypatch.setattr(pools, "WORTH_STARTING", 0.0)
     monkeypatch.setattr(release_writer, "BLOCK", 3)
     monkeypatch.setattr(engines, "write_in_processes", counting)
     return begun

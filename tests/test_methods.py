@@ -441,7 +441,7 @@ def fitted_before(victim, monkeypatch):
     monkeypatch.setattr(error_minimizing.FreshVictim, "of", lambda *_: victim)
     method, states = METHODS["em"](setting()), []
 
-    def play(name, optimiser, images, targets):
+    def play(name, optimiser, images, targets, checkpoint):
         method.learned["generator"].last.bias.data += 1
         states.append({key: value.clone() for key, value in method.state().items()})
 

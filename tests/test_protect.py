@@ -619,7 +619,7 @@ def test_a_file_that_changes_meanwhile_is_not_released(tmp_path, monkeypatch, su
             file.write(b"more")
         return found
 
-    monkeypatch.setattr("medshield.release_run.plan_for", planned)
+    monkeypatch.setattr("medshield.kept_run.plan_for", planned)
     run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--seed", "2")
     assert run.code == 3, run.err
     record = manifest(tmp_path / "out")[changing.relative_to(source).as_posix()]

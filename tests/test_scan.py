@@ -12,7 +12,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from medshield import processes
+from medshield import pools
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan
 from medshield.dataset.walk import walk
@@ -360,9 +360,9 @@ def test_processes_look_as_one_does(folder, monkeypatch):
     (folder / "notes.txt").touch()
     (folder / "broken.png").write_bytes(b"no image")
     alone = look(folder, workers=3)
-    monkeypatch.setattr(processes, "WORTH_STARTING", 0.0)
-    monkeypatch.setattr(processes, "CHUNK", 2)
-    begun, pool_of = [], processes.pool_of
-    monkeypatch.setattr(processes, "pool_of", lambda count: begun.append(count) or pool_of(count))
+    monkeypatch.setattr(pools, "WORTH_STARTING", 0.0)
+    monkeypatch.setattr(pools, "CHUNK", 2)
+    begun, pool_of = [], pools.pool_of
+    monkeypatch.setattr(pools, "pool_of", lambda count: begun.append(count) or pool_of(count))
     assert look(folder, workers=3) == alone
     assert begun == [3]

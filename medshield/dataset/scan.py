@@ -33,7 +33,7 @@ from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom.codec import read_tag
 from medshield.manifest import OWN_FILES
-from medshield.processes import shared_out
+from medshield.pools import shared_out
 
 MOST_CLUSTERS = 10
 IMAGES_A_CLUSTER = 20

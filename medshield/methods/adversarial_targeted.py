@@ -27,6 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from medshield.checkpoint import Checkpoint
 from medshield.methods.base import BLOCK, Method, Progress, Setting
 from medshield.methods.surrogates import FreshSurrogate, PretrainedSurrogate, Surrogate
 from medshield.methods.views import keyed_views
@@ -62,12 +63,16 @@ class AdversarialTargeted(Method):
             self.surrogates = nn.ModuleList(each.built(setting) for each in self.asked)
         self.wrong_classes = self._next_of_a_cycle()
 
-    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
+    def _fit(
+        self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
         parts = len(self.asked) + 1
-        for number, (surrogate, model) in enumerate(zip(self.asked, self.surrogates, strict=True)):
+        for number in checkpoint.loop(len(self.asked), surrogates=self.surrogates):
+            surrogate, model = self.asked[number], self.surrogates[number]
             recipe = surrogate.recipe(self.setting, len(images))
             with seeded(self.setting.key.number(self.name, "training", str(number))):
-                losses = surrogate.trained(model, self.setting.task, images, targets, recipe)
+                data = images, targets
+                losses = surrogate.trained(model, self.setting.task, data, recipe, checkpoint)
                 for epoch, _ in enumerate(losses, 1):
                     progress((number + epoch / recipe.epochs) / parts)
             model.eval()

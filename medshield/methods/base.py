@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medshield.budget import Budget
+from medshield.checkpoint import Checkpoint
 from medshield.cost import Cost
 from medshield.keys import Key
 from medshield.pretrained import Backbone
@@ -78,11 +79,24 @@ class Method(ABC):
         self.setting = setting
         self.fitting, self.applying = Cost(), Cost()
 
-    def fit(self, images: Tensor, targets: Tensor, progress: Progress = lambda _: None) -> None:
-        """Learn from (n, channels, size, size) images in [0, 1] and the task's targets."""
+    def fit(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        progress: Progress = lambda _: None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """Learn from images.
+
+        Args:
+            images: (n, channels, size, size) in [0, 1].
+            targets: the task's targets.
+            progress: told how far it is.
+            checkpoint: keeps where it is, and may have it go on from there; None to keep nothing.
+        """
         device = self.setting.device
         with self.fitting.counting():
-            self._fit(images.to(device), targets.to(device), progress)
+            self._fit(images.to(device), targets.to(device), progress, checkpoint or Checkpoint())
 
     def perturb(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
         """The delta of each image: same shape as `images`, within epsilon, image + delta in [0, 1].
@@ -118,7 +132,10 @@ class Method(ABC):
         """Take over what another instance's `state` returned."""
 
     @abstractmethod
-    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None: ...
+    def _fit(
+        self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
+        """Learn; its loops are the checkpoint's, which name all that changes in them."""
 
     @abstractmethod
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor: ...
@@ -135,5 +152,7 @@ class UntrainedMethod(Method):
     def load(self, state: dict[str, Tensor]) -> None:
         pass
 
-    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
+    def _fit(
+        self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
         pass

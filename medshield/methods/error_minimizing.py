@@ -22,12 +22,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medshield import models
 from medshield.augmentation import flip_and_shift
+from medshield.checkpoint import Checkpoint, Part
 from medshield.methods.base import BLOCK, Method, Progress, Setting
 from medshield.methods.fresh_victim import FreshVictim, Parts
 from medshield.methods.noise_generator import NoiseGenerator
@@ -70,6 +72,14 @@ class Best:
             self.state = {name: value.clone() for name, value in state.items()}
         return self.looks < PATIENCE
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"learned": self.learned, "state": self.state, "looks": self.looks}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.learned, self.state, self.looks = state["learned"], state["state"], state["looks"]
+
 
 class ErrorMinimizing(Method):
     """The min-min game between a noise generator and a line of young surrogates."""
@@ -95,7 +105,9 @@ class ErrorMinimizing(Method):
         setting = self.setting
         return models.build(name, setting.channels, setting.task.outputs).to(setting.device)
 
-    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
+    def _fit(
+        self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
         """Play; when each architecture had its turn, see what a fresh victim learns."""
         parts = Parts.drawn(len(images), self.setting)
         victim = FreshVictim.of(self.setting, images, targets, parts) if len(parts.aside) else None
@@ -103,9 +115,11 @@ class ErrorMinimizing(Method):
         optimiser = torch.optim.AdamW(self.learned["generator"].parameters(), lr=1e-3, fused=True)
         best = Best()
         with seeded(self.setting.key.number("em", "training")):
-            for turn in range(MOST_TURNS):
-                for name in self._architectures():
-                    self._play(name, optimiser, images[own], targets[own])
+            kept: dict[str, Part] = {"learned": self.learned, "step": optimiser, "best": best}
+            for turn in checkpoint.loop(MOST_TURNS, **kept):
+                for place in checkpoint.loop(len(self._architectures())):
+                    name = self._architectures()[place]
+                    self._play(name, optimiser, images[own], targets[own], checkpoint)
                 progress((turn + 1) / (MOST_TURNS + 1))
                 if victim and not best.improves(victim.learns(self._noise), self.state()):
                     break
@@ -114,7 +128,12 @@ class ErrorMinimizing(Method):
         progress(1)
 
     def _play(
-        self, name: str, generator_step: torch.optim.Optimizer, images: Tensor, targets: Tensor
+        self,
+        name: str,
+        generator_step: torch.optim.Optimizer,
+        images: Tensor,
+        targets: Tensor,
+        checkpoint: Checkpoint,
     ) -> None:
         """One round: a new surrogate and the generator make the same loss small."""
         task, radius = self.setting.task, self.setting.budget.radius
@@ -122,7 +141,8 @@ class ErrorMinimizing(Method):
         surrogate = self._surrogate(name)
         surrogate_step = torch.optim.AdamW(surrogate.parameters(), lr=1e-3, fused=True)
         self.learned["generator"].train()
-        for step in range(self.setting.scaled(STEPS_A_ROUND)):
+        steps = self.setting.scaled(STEPS_A_ROUND)
+        for step in checkpoint.loop(steps, surrogate=surrogate, optimiser=surrogate_step):
             batch = images[torch.randint(len(images), (BATCH,)).to(images.device)]
             foreign = targets[torch.multinomial(weights, BATCH, replacement=True)]
             marks = [str(mark) for mark in torch.randint(2**62, (BATCH,)).tolist()]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from medshield.checkpoint import Checkpoint
 from medshield.methods.adversarial_targeted import MisleadingSeveral
 from medshield.methods.base import Method, Progress, Setting
 from medshield.methods.synthetic import Synthetic
@@ -26,8 +27,10 @@ class Robust(Method):
         kind = Synthetic if setting.task.name == "segmentation" else MisleadingSeveral
         self.chosen: Method = kind(setting)
 
-    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
-        self.chosen._fit(images, targets, progress)
+    def _fit(
+        self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
+        self.chosen._fit(images, targets, progress, checkpoint)
 
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
         return self.chosen._delta(images, targets, names)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medshield import models, pretrained
 from medshield.budget import Budget
+from medshield.checkpoint import Checkpoint
 from medshield.methods.base import Setting
 from medshield.pretrained import Backbone, Pretrained
 from medshield.probing import Probe
@@ -26,6 +27,9 @@ ADVERSARY_STEPS = 2
 HEAD_LEARNING_RATE = 1e-2
 """Of the linear layer on a backbone, whose features are computed once and cost an epoch nothing."""
 
+Data = tuple[Tensor, Tensor]
+"""Images and targets."""
+
 
 class Surrogate(Protocol):
     """What the methods need of either kind."""
@@ -37,7 +41,7 @@ class Surrogate(Protocol):
         """How it is trained on a set of so many images."""
 
     def trained(
-        self, model: nn.Module, task: Task, images: Tensor, targets: Tensor, recipe: Recipe
+        self, model: nn.Module, task: Task, data: Data, recipe: Recipe, checkpoint: Checkpoint
     ) -> Iterator[float]:
         """As `training.train`, of what `built` gave."""
 
@@ -69,10 +73,10 @@ class FreshSurrogate:
         return Recipe(epochs=_epochs(setting, images), adversarial=attack, colour_jitter=True)
 
     def trained(
-        self, model: nn.Module, task: Task, images: Tensor, targets: Tensor, recipe: Recipe
+        self, model: nn.Module, task: Task, data: Data, recipe: Recipe, checkpoint: Checkpoint
     ) -> Iterator[float]:
         """All of its layers."""
-        return train(model, task, images, targets, recipe)
+        return train(model, task, *data, recipe, checkpoint=checkpoint)
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,11 @@ class PretrainedSurrogate:
         return Recipe(epochs, learning_rate=HEAD_LEARNING_RATE, colour_jitter=True)
 
     def trained(
-        self, model: nn.Module, task: Task, images: Tensor, targets: Tensor, recipe: Recipe
+        self, model: nn.Module, task: Task, data: Data, recipe: Recipe, checkpoint: Checkpoint
     ) -> Iterator[float]:
         """The linear layer alone."""
         assert isinstance(model, Pretrained)  # noqa: S101 (what `built` gave)
-        return Probe(model, task, recipe).train(images, targets)
+        return Probe(model, task, recipe).train(*data, checkpoint)
 
 
 def _epochs(setting: Setting, images: int) -> int:

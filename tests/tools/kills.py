@@ -30,8 +30,8 @@ from tests.tools.generated import write_all
 from tests.tools.tables import table
 
 PROGRAM = """
-from medshield import cli, processes
-processes.WORTH_STARTING = 0.0  # or so small a folder would be written by one process
+from medshield import cli, pools
+pools.WORTH_STARTING = 0.0  # or so small a folder would be written by one process
 cli.main()
 """
 HEADER = ("killed while", "times", "released too early", "a whole release was there")

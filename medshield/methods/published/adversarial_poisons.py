@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from medshield.checkpoint import Checkpoint
 from medshield.methods.base import Progress
 from medshield.methods.published.surrogate import SurrogateMethod, viewed_alike
 from medshield.projected_gradient import projected_gradient
@@ -35,10 +36,13 @@ class AdversarialPoisons(SurrogateMethod):
     name = "tap"
     misleads = frozenset(TASKS)
 
-    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
+    def _fit(
+        self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
         recipe = Recipe(epochs=self.setting.scaled(EPOCHS))
         with seeded(self.setting.key.number(self.name, "training")):
-            losses = train(self.surrogate, self.setting.task, images, targets, recipe)
+            model, task = self.surrogate, self.setting.task
+            losses = train(model, task, images, targets, recipe, checkpoint=checkpoint)
             for epoch, _ in enumerate(losses, 1):
                 progress(epoch / recipe.epochs)
         self.surrogate.eval()

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medshield.checkpoint import Checkpoint, Part
 from medshield.methods.base import Progress
 from medshield.methods.published.surrogate import SurrogateMethod, viewed_alike
 from medshield.projected_gradient import projected_gradient
@@ -45,19 +46,22 @@ class StableNoise(SurrogateMethod):
 
     name = "sem"
 
-    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
+    def _fit(
+        self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
         wanted = round(TIMES_SEEN * len(images) / BATCH)
         steps = self.setting.scaled(min(MOST_STEPS, max(FEWEST_STEPS, wanted)))
         optimiser = self._optimiser(BATCH)
         falls = [2 * steps // 5, 4 * steps // 5]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, falls, gamma=0.1)
         with seeded(self.setting.key.number(self.name, "training")):
-            for step in range(1, steps + 1):
+            parts: dict[str, Part] = {"surrogate": self.surrogate, "optimiser": optimiser}
+            for step in checkpoint.loop(steps, schedule=schedule, **parts):
                 rows = torch.randint(len(images), (BATCH,)).to(images.device)
                 batch, truth = images[rows], targets[rows]
                 self._update(optimiser, *self._disturbed(self._noisy(batch, truth), truth))
                 schedule.step()
-                progress(step / steps)
+                progress((step + 1) / steps)
 
     def _disturbed(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """One draw of augmentation and noise, the same for all images."""

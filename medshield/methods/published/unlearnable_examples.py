@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medshield.checkpoint import Checkpoint, Part
 from medshield.methods.base import Progress
 from medshield.methods.published.surrogate import SurrogateMethod
 from medshield.projected_gradient import projected_gradient
@@ -38,13 +39,16 @@ class UnlearnableExamples(SurrogateMethod):
 
     name = "huang-em"
 
-    def _fit(self, images: Tensor, targets: Tensor, progress: Progress) -> None:
+    def _fit(
+        self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
+    ) -> None:
         rounds = self.setting.scaled(MOST_ROUNDS)
         optimiser = self._optimiser(BATCH)
         everything = torch.arange(len(images), device=images.device)
         perturbed = images.clone()
         with seeded(self.setting.key.number(self.name, "training")):
-            for finished in range(1, rounds + 1):
+            parts: dict[str, Part] = {"surrogate": self.surrogate, "optimiser": optimiser}
+            for finished in checkpoint.loop(rounds, perturbed=perturbed, **parts):
                 for _ in range(BATCHES_A_ROUND):
                     rows = torch.randperm(len(images))[:BATCH].to(images.device)
                     self._update(optimiser, perturbed[rows], targets[rows])
@@ -52,7 +56,7 @@ class UnlearnableExamples(SurrogateMethod):
                 for rows in torch.split(everything, BATCH):
                     perturbed[rows] = self._less_loss(images[rows], targets[rows], perturbed[rows])
                     errors.append(self._errors(perturbed[rows], targets[rows]))
-                progress(finished / rounds)
+                progress((finished + 1) / rounds)
                 if float(torch.cat(errors).mean()) < ENOUGH_ERROR:
                     break
         progress(1.0)

@@ -1,0 +1,75 @@
+"""What an unfinished run keeps for whoever goes on with it: settings, plan, key, checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
+from medshield.dataset.scanned import Scan
+from medshield.dataset.walk import see_source
+from medshield.errors import InputError
+from medshield.generator import KEY, Generator, read_key
+from medshield.keys import Key
+from medshield.places import CHECKPOINT, CONFIGURATION, PLAN
+from medshield.planning import plan_for
+from medshield.private import write_private
+from medshield.protect_config import ProtectConfig
+
+
+def planned(
+    config: ProtectConfig, generator: Generator | None, folder: Path, *companions: Path
+) -> Scan:
+    """The plan of the run to resume; or a new one, where there is none.
+
+    Args:
+        config: what is asked for.
+        generator: of `--generator`; None where one is still to be fitted.
+        folder: where a run keeps its plan.
+        companions: what else is to be removed by who wants to start again.
+
+    Raises:
+        InputError: the run to resume was another one, or nothing can be protected.
+    """
+    configuration = folder / CONFIGURATION
+    if not os.path.isfile(configuration):  # noqa: PTH113 (False where no such name can be)
+        return plan_for(config, generator)
+    earlier, wanted = json.loads(configuration.read_text()), config.fingerprint()
+    other = sorted(name for name in wanted if earlier.get(name) != wanted[name])
+    remove = " and ".join(["it", *(path.name for path in companions)])
+    again = f"resume with the same ones, or remove {remove} to start again"
+    if other:
+        what = f"the interrupted run had other settings ({', '.join(other)})"
+        raise InputError(f"{folder}: {what}; {again}")
+    if not (folder / PLAN).is_file():  # of a release that was finished, and is gone
+        return plan_for(config, generator)
+    see_source(config.source)
+    found = read_plan(folder / PLAN, config.source)
+    if has_changed(found):
+        raise InputError(f"{folder}: the source changed since the run was interrupted; {again}")
+    return found
+
+
+def keep_plan(config: ProtectConfig, found: Scan, folder: Path) -> None:
+    """Keep settings and plan, if they are not there; the plan comes last and says that both are."""
+    if (folder / PLAN).is_file():
+        return
+    settings = json.dumps(config.fingerprint(), indent=2)
+    write_private(folder / CONFIGURATION, settings.encode() + b"\n")
+    write_plan(found, folder / PLAN)
+
+
+def kept_key(config: ProtectConfig, folder: Path) -> Key:
+    """The key of this run, the same again when an interrupted run is resumed."""
+    path = folder / KEY
+    if not path.is_file():
+        key = Key.generate() if config.seed is None else Key.from_seed(config.seed)
+        write_private(path, key.secret.hex().encode() + b"\n")
+    return read_key(path)
+
+
+def forget_checkpoint(folder: Path) -> None:
+    """Remove where a fit was, and what a kill left of its next checkpoint."""
+    for path in folder.glob(f"{CHECKPOINT}*"):
+        path.unlink()

@@ -1,0 +1,183 @@
+"""Several processes, started by torchrun, do together what one does alone."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from medshield import models, processes
+from medshield.errors import InputError
+from medshield.processes import Processes
+from tests.builders import in_classes, medshield, tree
+from tests.test_verify import make_set, protect
+
+ROOT = Path(__file__).parents[1]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+QUICK = ("--cells", "small_convnet", "--epochs", "2", "--workers", "2", "--image-size", "32")
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+
+def run(*command):
+    """Python with these arguments, every process of one thread."""
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+
+
+def without_seconds(value):
+    """A report less how long things took."""
+    if isinstance(value, dict):
+        return {key: without_seconds(each) for key, each in value.items() if key != "seconds"}
+    return [without_seconds(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    source = make_set(tmp_path_factory.mktemp("together") / "images", patients=24, each=2)
+    return protect(source, source.with_name("release"), "random-noise")
+
+
+def trials(folder):
+    return {path.name for path in (folder / "verify" / "trials").iterdir()}
+
+
+def test_two_processes_verify_as_one_does(release, tmp_path):
+    private = release.with_name("release.private")
+    reports = tmp_path / "together", tmp_path / "alone"
+    together = run(*TORCHRUN, "-m", "medshield", "verify", release, *QUICK, "-o", reports[0])
+    assert together.stdout.count("INCONCLUSIVE") == 1, together.stderr
+    made = trials(private)
+    assert len([name for name in made if name.endswith(".npz")]) == 3 + 3 + 1
+    assert not any(name.startswith("seen-by-all") for name in made)
+    (private / "verify").rename(tmp_path / "first")
+    alone = run("-m", "medshield", "verify", release, *QUICK, "-o", reports[1])
+    assert trials(private) == made
+    first, second = (json.loads((folder / "report.json").read_text()) for folder in reports)
+    assert without_seconds(first) == without_seconds(second)
+    text = [
+        re.sub(r"\d+ s\b", "", run.stdout.replace(str(folder), ""))
+        for run, folder in zip((together, alone), reports, strict=True)
+    ]
+    assert text[0] == text[1]
+
+
+DYING = """
+import os, signal, sys
+from medshield import trials
+from medshield.cli import main
+train = trials._train
+def dying(job):
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train(job)
+trials._train = dying
+main()
+"""
+
+
+def test_where_one_process_dies_all_end_and_nothing_is_reported(release, tmp_path):
+    script = tmp_path / "dying.py"
+    script.write_text(DYING)
+    output = tmp_path / "report"
+    settings = (*QUICK[:-4], "--workers", "1", "--image-size", "32", "--seed", "7")
+    ended = run(*TORCHRUN, script, "verify", release, *settings, "-o", output)
+    assert ended.returncode != 0
+    assert ended.stdout == ""
+    assert not output.exists()
+
+
+def test_a_folder_that_not_all_see_is_told_before_anything_is_trained(release, tmp_path):
+    script = tmp_path / "apart.py"
+    script.write_text("""
+import os
+from dataclasses import replace
+from pathlib import Path
+from medshield import preparation, processes, rounds
+from medshield.cli import main
+processes.SECONDS_TO_APPEAR = 1.0
+Preparation = preparation.Preparation
+preparation.Preparation = lambda **facts: Preparation(
+    **{**facts, "cache": Path(os.environ["APART"]) / os.environ["RANK"]}
+)
+rounds.trials.run_all = lambda *_: print("trained")
+main()
+""")
+    os.environ["APART"] = str(tmp_path)
+    try:
+        ended = run(*TORCHRUN, script, "verify", release, *QUICK, "-o", tmp_path / "report")
+    finally:
+        del os.environ["APART"]
+    assert ended.returncode != 0
+    assert ended.stdout == ""
+    assert "1 of 2 processes don't see what the first one writes there" in ended.stderr
+    assert not (tmp_path / "report").exists()
+
+
+def test_what_shares_no_work_says_so(monkeypatch, tmp_path):
+    source = in_classes(tmp_path / "in")
+    before = tree(tmp_path)
+    for name, value in zip(VARIABLES, "0202", strict=True):
+        monkeypatch.setenv(name, value)
+    ended = medshield("protect", source, "--eps", "8/255")
+    assert ended.code == 2
+    assert "start it without torchrun" in ended.err
+    assert tree(tmp_path) == before
+
+
+def test_every_item_is_one_process_s():
+    items = list(range(7))
+    shares = [Processes(rank, 3).share(items) for rank in range(3)]
+    assert sorted(item for share in shares for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) == 1
+    assert Processes().share(items) == items
+
+
+def test_a_machine_s_workers_are_dealt_out():
+    assert [Processes(0, 4, 0, 4).workers(each) for each in (8, 6, 1)] == [2, 1, 1]
+    assert Processes().workers(8) == 8
+
+
+@pytest.mark.parametrize("values", ["2222", "x202", "0000", "-1 2 0 2"])
+def test_variables_that_contradict_each_other_are_one_line(monkeypatch, values):
+    for name, value in zip(VARIABLES, values.split() if " " in values else values, strict=True):
+        monkeypatch.setenv(name, value)
+    ended = medshield("scan", ".", "--json")
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert "start with torchrun, or unset them" in ended.err
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert models.pick_device("auto") == torch.device("cuda")
+    for name, value in zip(VARIABLES, "1414", strict=True):
+        monkeypatch.setenv(name, value)
+    assert models.pick_device("auto") == torch.device("cuda", 1)
+    assert models.pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match="4 processes on a machine with 2 GPUs"):
+        models.pick_device("auto")
+
+
+def test_alone_nothing_is_joined():
+    code = """
+import sys
+from medshield import processes
+with processes.joined():
+    assert processes.agreed([True, False]) == [True, False]
+    assert processes.in_turn(lambda: 3) == 3
+print("torch" in sys.modules)
+"""
+    assert run("-c", code).stdout == "False\n"
+    assert processes.current() == Processes()
