@@ -18,7 +18,7 @@ from medshield.generator import Generator
 from medshield.keys import Key
 from medshield.methods import METHODS, Setting
 from medshield.models import pick_device
-from medshield.places import Places, keep_apart, named, refuse_existing, target_errors
+from medshield.places import Places, keep_apart, locked, named, refuse_existing, target_errors
 from medshield.planning import backbone_for, plan_for
 from medshield.private import make_private_folder
 from medshield.protect_config import ProtectConfig
@@ -56,13 +56,14 @@ def fit(config: ProtectConfig) -> FitOutcome:
     refused = {file.path: file.reason for file in found.with_action("refuse")}
     with target_errors(target, resumable=False):
         make_private_folder(growing)  # before hours of fitting, not after
-        try:
-            generator = fitted(config, found, new_key(config), refused)
-            generator.save(growing)
-            growing.rename(target)
-        except BaseException:
-            shutil.rmtree(growing, ignore_errors=True)
-            raise
+        with locked(growing):
+            try:
+                generator = fitted(config, found, new_key(config), refused)
+                generator.save(growing)
+                growing.rename(target)
+            except BaseException:
+                shutil.rmtree(growing, ignore_errors=True)
+                raise
     return FitOutcome(generator, refused)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from medshield.bounded import parsed_json
 from medshield.manifest import Record, sha256
 from medshield.private import write_private
 
@@ -73,7 +74,7 @@ def read(private: Path, folder: Path) -> dict[str, Finished]:
     done: dict[str, Finished] = {}
     for line in (line for path in files(private) for line in path.read_text().splitlines()):
         try:
-            text, checksum, renewed = json.loads(line)
+            text, checksum, renewed = parsed_json(line)
             record = Record.from_line(text)
         except (ValueError, TypeError):
             continue  # the line that the interruption cut short

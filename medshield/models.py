@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medshield.errors import InputError
 
 SIZE_STEP = 32
+LARGEST_SIZE = 2048
 """Every model takes images whose sides are multiples of this."""
 
 

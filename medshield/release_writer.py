@@ -22,7 +22,7 @@ from medshield import manifest
 from medshield.augmentation import resized
 from medshield.dataset import examples
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import see_source, see_unchanged, unreadable
+from medshield.dataset.walk import NO_MEMORY, see_source, see_unchanged, unreadable
 from medshield.errors import RefusedFile
 from medshield.formats import DecodedImage, IntensityRange, codec_named
 from medshield.formats.base import PerFrame
@@ -159,6 +159,9 @@ class ReleaseWriter:
         except RefusedFile as error:
             temporary.unlink(missing_ok=True)
             return self._journal.add(self._refused(file, str(error)))
+        except MemoryError:
+            temporary.unlink(missing_ok=True)
+            return self._journal.add(self._refused(file, NO_MEMORY))
         self._places.put(temporary, file.path)
         return self._journal.add(finished)
 

@@ -311,7 +311,7 @@ def test_a_full_target_of_fit_leaves_nothing(tmp_path, source, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("medshield.generator.save_file", full)
+    monkeypatch.setattr("medshield.generator.save", full)
     message = refused_to_start(tmp_path, "fit", source, "-o", tmp_path / "g", *EIGHT)
     assert "free some space, then run again" in message
     assert "--resume" not in message

@@ -13,12 +13,13 @@ import numpy as np
 
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.annotations import Annotations, annotate
-from medshield.dataset.intensity import choose, parse_intensity, range_name
+from medshield.dataset.intensity import Constant, choose, parse_intensity, range_name
 from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.masks import speaks_of_masks
 from medshield.dataset.samples import Glance, Samples, Values, glance, sample
 from medshield.dataset.scanned import MASK_REASON, Scan, SourceFile
 from medshield.dataset.walk import (
+    NO_MEMORY,
     plan_other,
     refuse_secrets,
     see_source,
@@ -31,8 +32,13 @@ from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFi
 from medshield.formats import Codec, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom.codec import read_tag
+from medshield.formats.nifti.files import header_names
 from medshield.manifest import OWN_FILES
 
+CONSTANT = (
+    "every pixel of it, and of all other files of its kind, has the same value, so there is no "
+    "range to perturb it in; remove it, or give --intensity LOW,HIGH"
+)
 MOST_CLUSTERS = 10
 IMAGES_A_CLUSTER = 20
 """On average, at the least, where there are images enough for two clusters of that size."""
@@ -114,7 +120,12 @@ def scan(
     glances = {path: look.glance for path, look in looks.items() if look.glance}
     glances = {path: seen for path, seen in glances.items() if plans[path].kind}
     known = dict(known_ranges or {})
-    ranges = known | choose(_that_count(glances, plans, known), samples, intensity)
+    try:
+        ranges = known | choose(_that_count(glances, plans, known), samples, intensity)
+    except Constant:
+        if not known:
+            raise
+        ranges = known
     files = [_with_range(plans[path], glances, ranges) for path in found]
     files = [replace(file, stamp=stamps[file.path]) for file in files]
     used = {file.kind for file in files}
@@ -133,6 +144,9 @@ def _recognised(
     codecs: dict[str, Codec] = {}
     plans: dict[str, SourceFile] = {}
     for path, reason in found.items():
+        if outside := _header_outside(path, found):
+            plans[path] = SourceFile(path, "refuse", outside, suffix_of(path))
+            continue
         try:
             codec = None if reason or path in OWN_FILES else recognise(source / path)
         except OSError as error:
@@ -143,6 +157,13 @@ def _recognised(
         else:
             plans[path] = plan_other(path, reason)
     return codecs, plans
+
+
+def _header_outside(path: str, found: Mapping[str, str]) -> str:
+    """Why the header beside an .img file is not read, if it is left out of the source."""
+    reasons = (found.get(name.as_posix()) for name in header_names(Path(path)))
+    reason = next(filter(None, reasons), None)
+    return f"its header file is {reason}; put the file itself there" if reason else ""
 
 
 @dataclass(frozen=True)
@@ -181,6 +202,8 @@ def _look(source: Path, path: str, codec: Codec, handling: Handling) -> tuple[_L
         return _Look(plan, is_image=not isinstance(found, RefusedCompanion)), none
     except OSError as error:
         return _Look(SourceFile(path, "refuse", unreadable(error), codec.name)), none
+    except MemoryError:
+        return _Look(SourceFile(path, "refuse", NO_MEMORY, codec.name)), none
     plan = SourceFile(
         path,
         "protect",
@@ -247,10 +270,13 @@ def _clusters(files: Sequence[SourceFile]) -> tuple[str, ...]:
 def _with_range(
     file: SourceFile, glances: Mapping[str, Glance], ranges: Mapping[str, IntensityRange]
 ) -> SourceFile:
-    """The file with the name of its range as its kind."""
+    """The file with the name of its range as its kind; refused where there is none."""
     if file.path not in glances:
         return file
-    return replace(file, kind=range_name(file.kind, glances[file.path].spread, ranges))
+    try:
+        return replace(file, kind=range_name(file.kind, glances[file.path].spread, ranges))
+    except RefusedFile:
+        return replace(file, action="refuse", reason=CONSTANT) if file.action == "protect" else file
 
 
 def _with_radius(

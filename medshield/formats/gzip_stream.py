@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
 
 GZIP_MAGIC = b"\x1f\x8b"
 
@@ -18,7 +19,6 @@ _LEVELS = {2: 9, 4: 1}
 """Compression levels by the extra flags (XFL): 2 is the strongest, 4 the fastest."""
 _DEFAULT_LEVEL = 6
 _FIRST_READ, _MOST_READ = 1 << 12, 1 << 22
-_MOST_MEMBERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ def inflate(data: bytes, most_bytes: int) -> tuple[bytes, Envelope]:
     members: list[Member] = []
     position, room = 0, most_bytes
     while data.startswith(GZIP_MAGIC, position):
-        if len(members) == _MOST_MEMBERS:
-            raise RefusedFile(f"of more than {_MOST_MEMBERS} gzip members; compress it as one")
+        if len(members) == limits.MOST_GZIP_MEMBERS:
+            raise RefusedFile(
+                f"of more than {limits.MOST_GZIP_MEMBERS} gzip members; compress it as one"
+            )
         start = _data_start(data, position)
         part, end = _member_content(data, start, room)
         members.append(Member(data[position:start], len(part)))

@@ -19,7 +19,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from medshield.errors import InputError, NotAnImage, RefusedFile
-from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling
+from medshield.formats.base import DEFAULT_HANDLING, Codec, DecodedImage, Handling, whole_file
 from medshield.formats.dicom import coding, meaning
 from medshield.formats.dicom.container import (
     EXTENDED_OFFSET_TABLES,
@@ -110,7 +110,7 @@ class DicomCodec(Codec):
 
     def decode(self, path: Path, handling: Handling = DEFAULT_HANDLING) -> DecodedImage:
         """Read one file; see `Codec.decode`."""
-        raw = path.read_bytes()
+        raw = whole_file(path)
         return guarded(lambda: _decode_with_copies(raw, handling))
 
     def write(
