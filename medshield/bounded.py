@@ -11,8 +11,8 @@ from typing import Any
 
 from medshield.errors import InputError
 
-MOST_CONFIG_BYTES = 1 << 20
-"""Of a `--config` file."""
+MOST_CONFIG_BYTES = 1 << 14
+"""Of a `--config` file: a key takes TOML's parser the square of its length in time."""
 
 MOST_DESCRIPTION_BYTES = 16 << 20
 """Of `medshield.json`, of `generator.json`, and of a private folder's `config.json`."""

@@ -159,13 +159,12 @@ def load_both(
             f"{found.source}: {len(protected) - len(files)} of {len(protected)} protected files "
             "have no labelled original there; give the --source that the release was made from"
         )
-    for file in files:
-        if Path(os.path.realpath(release / file.path)) != Path(
-            os.path.realpath(release), file.path
-        ):
+    root = os.path.realpath(release)
+    for path in (Path(root, file.path) for file in files):
+        if os.path.lexists(path) and (not path.is_file() or Path(os.path.realpath(path)) != path):
             raise InputError(
-                f"{release / file.path}: a symbolic link, which a release never holds; run "
-                "`medshield check` on the release"
+                f"{path}: no plain file, but a link, a pipe or a device, which a release never "
+                "holds; run `medshield check` on the release"
             )
     assert found.annotations is not None  # noqa: S101 (`scan_source` saw to it)
     largest = largest_side(config.threat, found.annotations.task)

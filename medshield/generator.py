@@ -24,7 +24,7 @@ from medshield.errors import InputError
 from medshield.formats import IntensityRange
 from medshield.keys import KEY_BYTES, Key
 from medshield.methods import METHODS, Method, Setting
-from medshield.models import LARGEST_SIZE, SIZE_STEP
+from medshield.models import LARGEST_SIZE, SIZE_STEP, TIMM_NAMES
 from medshield.pretrained import Backbone
 from medshield.private import make_private_folder, write_private
 from medshield.tasks import TASKS
@@ -165,7 +165,8 @@ def _description(folder: Path) -> dict[str, Any]:
     """What `save` wrote of a generator.
 
     Raises:
-        ValueError: no JSON object, or one of an image that no method works on.
+        ValueError: no JSON object, or one with classes, a size or a backbone that can't be.
+        TypeError: a backbone that is no text.
         InputError: longer than any.
         OSError: it can't be read.
     """
@@ -174,6 +175,11 @@ def _description(folder: Path) -> dict[str, Any]:
         raise ValueError("no JSON object")
     if found.get("channels") not in (1, 3) or found.get("size") not in SIZES:
         raise ValueError("no size that images are worked on at")
+    classes, backbone = found.get("classes"), found.get("pretrained")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("no list of classes")
+    if backbone is not None and backbone not in TIMM_NAMES:
+        raise ValueError("no backbone that is known")
     return found
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
+from medshield.audit import limits
 from medshield.audit.base import (
     Allowed,
     AuditedImage,
     byte,
     first_difference,
     refuse_bomb,
+    refuse_many,
     whole_file,
 )
 from medshield.audit.tiff_directories import PLACES, SUB_PAGES, Area, Directories, Folder, Tag
@@ -255,6 +257,7 @@ def _planes(file: Directories, page: Folder) -> list[Area]:
         count = math.prod(shape) * bits // 8 // max(size, 1)
     if len(file.pages) > 1 or count < 2:
         return []
+    refuse_many(count, limits.MOST_FOLDERS, "planes")
     start = areas[0][0]
     return [(start + number * size, start + (number + 1) * size) for number in range(count)]
 
