@@ -75,7 +75,7 @@ class Places:
                 earlier release.
         """
         left = [folder for folder in (self.partial, self.private) if os.path.lexists(folder)]
-        if self.private.is_dir() and not self.private.is_symlink():
+        if self.private in left and self.private.is_dir() and not self.private.is_symlink():
             with locked(self.private):
                 pass  # or another run is at it just now
         if self.partial in left:
@@ -113,7 +113,7 @@ class Places:
             for at, folders, names in os.walk(folder):
                 left += (Path(at, name) for name in (*folders, *names))
         for path in left:
-            if path.is_symlink():
+            if os.path.islink(path):  # noqa: PTH114 (False where no such name can be)
                 raise InputError(
                     f"{path}: a symbolic link, which no run leaves there; remove it, or "
                     f"{self.partial.name} and {self.private.name} to start again"
