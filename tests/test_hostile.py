@@ -11,6 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,18 @@ def test_a_header_that_lies_outside_is_not_read(tmp_path, source):
     record = lines_of(tmp_path / "out")[f"{CLASSES[0]}/a.img"]
     assert record["status"] == "refused"
     assert "its header file is a symbolic link that leads out" in record["reason"]
+
+
+def test_archives_are_not_followed(tmp_path, source):
+    with zipfile.ZipFile(source / "more.zip", "w") as archive:
+        archive.write(source / CLASSES[0] / "0.png", "../../0.png")
+    with tarfile.open(source / "more.tar.gz", "w:gz") as archive:
+        archive.add(source / CLASSES[0] / "0.png", "../../0.png")
+    run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT)
+    assert run.code == 0, run.err
+    records = lines_of(tmp_path / "out")
+    assert {records[name]["status"] for name in ("more.zip", "more.tar.gz")} == {"omitted"}
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", "out.private"}
 
 
 TRICKS = ["../../../../etc/passwd", "/etc/passwd", "../outside.png", "..", "a\0b", "x" * 5000]

@@ -1,10 +1,14 @@
 """Each limit of a format: a file at it is read, one beyond it is refused in one line."""
 
 import gzip
+import re
 import struct
+from pathlib import Path
 
 import pytest
 
+from medshield import audit, bounded
+from medshield.audit import limits as audit_limits
 from medshield.errors import RefusedFile
 from medshield.formats import codec_named, limits
 from medshield.formats.jpeg.segments import parse
@@ -112,3 +116,43 @@ def test_a_file_of_a_terabyte_is_not_read(tmp_path, name):
         file.truncate(1 << 40)  # takes no room on the disk
     with pytest.raises(RefusedFile, match=f"at most {limits.MOST_FILE_BYTES} are read"):
         codec_named(name).decode(path)
+
+
+AUDITED = [
+    ("exif.png", hostile.small_png(png.chunk(b"eXIf", hostile.overlapping_exif(65_000, 5_000)))),
+    ("scans.jpg", hostile.progressive_jpeg(800, 300)),
+    ("nested.tif", hostile.nested_tiff(3000)),
+    ("cycle.tif", hostile.cyclic_tiff()),
+    ("strips.tif", hostile.overlapping_tiff(3000, 100_000)),
+    ("zeros.dcm", hostile.zeros_and_one(1 << 18)),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), AUDITED, ids=[name for name, _ in AUDITED])
+def test_the_audit_does_not_follow_without_an_end_either(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    auditor = audit.recognise(path)
+    if name == "exif.png":  # whose pixels are few, and sound
+        assert auditor.read(path).values.size == 64
+        return
+    with pytest.raises(RefusedFile):
+        auditor.read(path)
+
+
+def written(name, value):
+    """A limit as people write it."""
+    if "BYTES" in name or name == "MOST_AROUND":
+        power = next(p for p in (30, 20, 10) if value >= 1 << p)
+        return f"{value >> power} {({30: 'GiB', 20: 'MiB', 10: 'KiB'})[power]}"
+    return f"{value:,}"
+
+
+@pytest.mark.parametrize("module", [limits, audit_limits, bounded], ids=lambda m: m.__name__)
+def test_the_documentation_names_every_limit_as_it_is(module):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
+    path = module.__name__.replace(".", "/") + ".py"
+    section = next(part for part in text.split("\n## ") if f"`{path}`" in part)
+    told = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE))
+    known = {name: value for name, value in vars(module).items() if name.isupper()}
+    assert told == {name: written(name, value) for name, value in known.items()}
