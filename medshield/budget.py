@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_NUMBER = re.compile(r"[^eE]{1,40}([eE][-+]?\d{1,3})?")
+"""Longer ones than people write: 1e-999999999 would be worked out exactly."""
+
+
 def parse_epsilon(text: str) -> Fraction:
     """Read `8/255` or `0.0314` exactly, so that 8/255 of 255 is 8 and not 7.999.
 
@@ -19,9 +24,13 @@ def parse_epsilon(text: str) -> Fraction:
         InputError: not a number, or not strictly between 0 and 1.
     """
     try:
+        if not _NUMBER.fullmatch(text.strip()):
+            raise ValueError("no number that people write")
         epsilon = Fraction(text.strip().replace(" ", ""))
     except (ValueError, ZeroDivisionError):
-        raise InputError(f"--eps: {text!r} is not a number; write it as 8/255 or 0.0314") from None
+        raise InputError(
+            f"--eps: {text[:40]!r} is not a number; write it as 8/255 or 0.0314"
+        ) from None
     if not 0 < epsilon < 1:
         raise InputError(
             f"--eps: {text.strip()} is outside (0, 1); it is a fraction of the intensity range, "

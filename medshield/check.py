@@ -259,6 +259,8 @@ class Inspector:
             faults = ((record.path, f"can't be read: {error}"),)
         except OSError as error:
             faults = ((record.path, f"can't be read: {error.strerror}"),)
+        except Exception as error:  # a damaged file may raise anything, in words that quote it
+            faults = ((record.path, f"can't be read ({type(error).__name__})"),)
         return Finding(record, faults, digest, size)
 
     def _original(self, record: Record) -> Path | None:

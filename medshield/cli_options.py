@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from medshield.bounded import MOST_CONFIG_BYTES, read_bounded
 from medshield.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -51,11 +52,13 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     if path is None:
         return None
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(read_bounded(path, MOST_CONFIG_BYTES).decode())
     except OSError as error:
         raise InputError(f"--config {path}: can't be read ({error.strerror})") from error
     except ValueError as error:
         raise InputError(f"--config {path}: not TOML ({error})") from error
+    except RecursionError:
+        raise InputError(f"--config {path}: nested too deep; options are not nested") from None
     commands = cast(click.Group, context.find_root().command).commands
     tables = {name: table for name, table in values.items() if isinstance(table, dict)}
     _refuse_unknown(path, "table", set(tables), set(commands))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshield import progress
+from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
+from medshield.budget import parse_epsilon
 from medshield.dataset import examples
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.examples import Examples
@@ -21,9 +23,9 @@ from medshield.dataset.scanned import Scan
 from medshield.errors import InputError, RefusedFile
 from medshield.formats import IntensityRange
 from medshield.formats.base import READ_ONLY
-from medshield.manifest import Record
+from medshield.manifest import SUMMARY, Record
 from medshield.places import CONFIGURATION
-from medshield.tasks import Task
+from medshield.tasks import TASKS, Task
 from medshield.threats import largest_side
 from medshield.verify_config import VerifyConfig
 
@@ -37,16 +39,16 @@ def scan_source(config: VerifyConfig, private: Path, summary: dict[str, Any]) ->
         summary: what the release says of itself.
 
     Raises:
-        InputError: there is no source, or it has no labels.
+        InputError: there is no source, or it has no labels; or the summary is damaged.
     """
     kept = _kept(private)
     source = source_of(config, private)
-    ranges = {kind: IntensityRange(**values) for kind, values in summary["intensity"].items()}
+    epsilon, ranges = _declared(summary)
     with progress.bar("reading the source") as update:
         found = scan(
             source,
             _victims_options(config, kept, summary),
-            epsilon=Fraction(summary["epsilon"]),
+            epsilon=epsilon,
             known_ranges=ranges,
             handling=READ_ONLY,
             workers=config.workers,
@@ -81,10 +83,31 @@ def source_of(config: VerifyConfig, private: Path) -> Path:
 def _kept(private: Path) -> dict[str, Any]:
     """The configuration that the private folder keeps; empty where there is none."""
     try:
-        kept: dict[str, Any] = json.loads((private / CONFIGURATION).read_text())
+        kept = parsed_json(read_bounded(private / CONFIGURATION, MOST_DESCRIPTION_BYTES))
     except FileNotFoundError:
         return {}
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict) or not isinstance(kept.get("source"), str):
+        raise InputError(f"{private / CONFIGURATION}: damaged; restore it, or give --source SOURCE")
     return kept
+
+
+def _declared(summary: dict[str, Any]) -> tuple[Fraction, dict[str, IntensityRange]]:
+    """Epsilon and the range of each kind, as a release declares them."""
+    try:
+        if summary["task"] not in TASKS or not isinstance(summary["method"], str):
+            raise ValueError("no task or no method")
+        ranges = {
+            kind: IntensityRange(float(values["low"]), float(values["high"]), str(values["reason"]))
+            for kind, values in summary["intensity"].items()
+        }
+        return parse_epsilon(summary["epsilon"]), ranges
+    except (KeyError, TypeError, ValueError, AttributeError, InputError):
+        raise InputError(
+            f"{SUMMARY}: epsilon, task, method or intensity ranges are missing or damaged; run "
+            "`medshield check` on the release"
+        ) from None
 
 
 def used_labels(summary: dict[str, Any]) -> bool:
@@ -136,6 +159,13 @@ def load_both(
             f"{found.source}: {len(protected) - len(files)} of {len(protected)} protected files "
             "have no labelled original there; give the --source that the release was made from"
         )
+    root = os.path.realpath(release)
+    for path in (Path(root, file.path) for file in files):
+        if os.path.lexists(path) and (not path.is_file() or Path(os.path.realpath(path)) != path):
+            raise InputError(
+                f"{path}: no plain file, but a link, a pipe or a device, which a release never "
+                "holds; run `medshield check` on the release"
+            )
     assert found.annotations is not None  # noqa: S101 (`scan_source` saw to it)
     largest = largest_side(config.threat, found.annotations.task)
     size = examples.auto_size(files, config.image_size, largest)

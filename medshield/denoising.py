@@ -8,7 +8,6 @@ key keeps secret.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from medshield.augmentation import flip_and_shift
@@ -24,7 +23,7 @@ from medshield.budget import Budget
 from medshield.dataset.examples import Examples
 from medshield.keys import Key
 from medshield.methods import METHODS, Setting
-from medshield.private import make_private_folder
+from medshield.private import make_private_folder, write_private
 from medshield.randomness import seeded
 from medshield.tasks import Task
 
@@ -166,9 +165,7 @@ class OtherKeys:
             return model
         found = fit_denoiser(self.pairs(own))
         make_private_folder(self.cache)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-        save_file(found.state_dict(), temporary)
-        temporary.replace(path)
+        write_private(path, save(found.state_dict()))
         return found
 
     def pairs(self, own: Examples) -> Pairs:

@@ -14,15 +14,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
 from medshield.budget import Budget, parse_epsilon
 from medshield.clusters import Clusters
 from medshield.errors import InputError
 from medshield.formats import IntensityRange
 from medshield.keys import KEY_BYTES, Key
 from medshield.methods import METHODS, Method, Setting
+from medshield.models import LARGEST_SIZE, SIZE_STEP, TIMM_NAMES
 from medshield.pretrained import Backbone
 from medshield.private import make_private_folder, write_private
 from medshield.tasks import TASKS
@@ -33,6 +35,7 @@ DESCRIPTION = "generator.json"
 WEIGHTS = "weights.safetensors"
 KEY = "key"
 FORMAT_VERSION = 1
+SIZES = range(SIZE_STEP, LARGEST_SIZE + 1, SIZE_STEP)
 OF_CLUSTERS = "clusters."
 """Names of the clusters' tensors begin so."""
 UNREADABLE = (
@@ -69,8 +72,7 @@ class Generator:
         state = self.method.state()
         if self.clusters:
             state |= {OF_CLUSTERS + name: v for name, v in self.clusters.state().items()}
-        save_file({name: value.contiguous() for name, value in state.items()}, folder / WEIGHTS)
-        (folder / WEIGHTS).chmod(0o600)
+        write_private(folder / WEIGHTS, save({n: v.contiguous() for n, v in state.items()}))
         description = {
             "format_version": FORMAT_VERSION,
             **self.facts(),
@@ -89,7 +91,7 @@ class Generator:
             InputError: it is missing, incomplete or damaged.
         """
         try:
-            description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text())
+            description = _description(folder)
             backbone = description.get("pretrained")
             setting = Setting(
                 task=TASKS[description["task"]](tuple(description["classes"])),
@@ -148,7 +150,7 @@ def asked_backbone(folder: Path) -> str | None:
         InputError: its description is damaged.
     """
     try:
-        asked: str | None = json.loads((folder / DESCRIPTION).read_text()).get("pretrained")
+        asked: str | None = _description(folder).get("pretrained")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UNREADABLE as error:
@@ -159,6 +161,28 @@ def asked_backbone(folder: Path) -> str | None:
     return asked
 
 
+def _description(folder: Path) -> dict[str, Any]:
+    """What `save` wrote of a generator.
+
+    Raises:
+        ValueError: no JSON object, or one with classes, a size or a backbone that can't be.
+        TypeError: a backbone that is no text.
+        InputError: longer than any.
+        OSError: it can't be read.
+    """
+    found = parsed_json(read_bounded(folder / DESCRIPTION, MOST_DESCRIPTION_BYTES))
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    if found.get("channels") not in (1, 3) or found.get("size") not in SIZES:
+        raise ValueError("no size that images are worked on at")
+    classes, backbone = found.get("classes"), found.get("pretrained")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("no list of classes")
+    if backbone is not None and backbone not in TIMM_NAMES:
+        raise ValueError("no backbone that is known")
+    return found
+
+
 def read_key(path: Path) -> Key:
     """A key as `Generator.save` wrote it.
 
@@ -166,7 +190,7 @@ def read_key(path: Path) -> Key:
         InputError: no key of 32 bytes in hexadecimal.
     """
     try:
-        secret = bytes.fromhex(path.read_text().strip())
+        secret = bytes.fromhex(read_bounded(path, 1 << 10).decode().strip())
     except ValueError:
         secret = b""
     if len(secret) != KEY_BYTES:

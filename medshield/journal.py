@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from medshield.bounded import parsed_json
 from medshield.manifest import Record, sha256
 from medshield.private import write_private
 
@@ -73,7 +74,7 @@ def read(private: Path, folder: Path, wanted: Container[str] | None = None) -> d
     for journal in (private / JOURNAL, *sorted(private.glob(f"{SHARES}/*/{JOURNAL}"))):
         for line in journal.read_text().splitlines() if journal.is_file() else []:
             try:
-                text, checksum, renewed = json.loads(line)
+                text, checksum, renewed = parsed_json(line)
                 record = Record.from_line(text)
             except (ValueError, TypeError):
                 continue  # the line that an interruption cut short

@@ -10,6 +10,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medshield.bounded import (
+    MOST_DESCRIPTION_BYTES,
+    MOST_MANIFEST_BYTES,
+    parsed_json,
+    read_bounded,
+)
 from medshield.errors import InputError
 
 MANIFEST = "medshield-manifest.jsonl"
@@ -19,6 +25,7 @@ OWN_FILES = frozenset({MANIFEST, SUMMARY, CHECKSUMS})
 FORMAT_VERSION = 1
 STATUSES = frozenset({"protected", "copied", "omitted", "refused"})
 NUMBERS = ("bytes", "epsilon_stored", "max_abs_delta", "psnr", "ssim")
+TEXTS = ("sha256", "reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ class Record:
         Raises:
             ValueError, TypeError: another kind of line.
         """
-        record = cls(**json.loads(line))
+        record = cls(**parsed_json(line))
         if not isinstance(record.path, str) or record.status not in STATUSES:
             raise ValueError("no path or no status")
         for name in NUMBERS:
@@ -73,6 +80,9 @@ class Record:
                 isinstance(value, bool) or not isinstance(value, int | float)
             ):
                 raise ValueError(f"{name} is no number")
+        texts = [record.format, *record.notes, *(getattr(record, name) or "" for name in TEXTS)]
+        if not isinstance(record.notes, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("a text is none")
         return record
 
     @property
@@ -143,7 +153,7 @@ def read_papers(release: Path) -> Papers:
             papers.faults.append((MANIFEST, f"line {number} is damaged"))
     text = "".join(_lines(release, SUMMARY, papers.faults))
     try:
-        papers.summary.update(json.loads(text) if text else {})
+        papers.summary.update(parsed_json(text) if text else {})
     except (ValueError, TypeError):
         papers.faults.append((SUMMARY, "damaged: not a JSON object"))
     return papers
@@ -152,10 +162,11 @@ def read_papers(release: Path) -> Papers:
 def _lines(release: Path, name: str, faults: list[tuple[str, str]]) -> list[str]:
     """The lines of a paper; none, and a fault, where it can't be read."""
     try:
-        text = (release / name).read_text("utf-8")
+        most = MOST_DESCRIPTION_BYTES if name == SUMMARY else MOST_MANIFEST_BYTES
+        text = read_bounded(release / name, most).decode()
     except FileNotFoundError:
         faults.append((name, "missing"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, InputError):
         faults.append((name, "can't be read"))
     else:
         return text.split("\n")[:-1] if text.endswith("\n") else text.split("\n")

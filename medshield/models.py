@@ -13,6 +13,7 @@ from medshield import processes
 from medshield.errors import InputError
 
 SIZE_STEP = 32
+LARGEST_SIZE = 2048
 """Every model takes images whose sides are multiples of this."""
 
 

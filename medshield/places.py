@@ -78,9 +78,13 @@ class Places:
         """Keep a new run from mixing with an old one.
 
         Raises:
-            InputError: an interrupted run, or the private folder of an earlier release.
+            InputError: an interrupted run or one that goes on, or the private folder of an
+                earlier release.
         """
         left = [folder for folder in (self.partial, self.private) if os.path.lexists(folder)]
+        if self.private in left and self.private.is_dir() and not self.private.is_symlink():
+            with locked(self.private):
+                pass  # or another run is at it just now
         if self.partial in left:
             raise InputError(
                 f"{self.partial}: left by an interrupted run; finish that run with --resume, or "
@@ -91,6 +95,36 @@ class Places:
                 f"{self.private}: the private folder of an earlier release; move it away if its "
                 "key is still needed, remove it if not, or choose another -o"
             )
+
+    def refuse_others(self, *, resume: bool) -> None:
+        """Once the private folder is locked: see that no other run has been there meanwhile.
+
+        Raises:
+            InputError: one has finished, or was interrupted and is not to be resumed.
+        """
+        refuse_existing(self.release, "release")
+        if not resume and any(self.private.iterdir()):
+            raise InputError(
+                f"{self.private}: another run has written there meanwhile; choose another -o, or "
+                "finish that run with --resume"
+            )
+
+    def refuse_links(self) -> None:
+        """See to it that a run which is resumed writes where the interrupted one did.
+
+        Raises:
+            InputError: a symbolic link is among what that one left.
+        """
+        left = [self.partial, self.private]
+        for folder in tuple(left):
+            for at, folders, names in os.walk(folder):
+                left += (Path(at, name) for name in (*folders, *names))
+        for path in left:
+            if os.path.islink(path):  # noqa: PTH114 (False where no such name can be)
+                raise InputError(
+                    f"{path}: a symbolic link, which no run leaves there; remove it, or "
+                    f"{self.partial.name} and {self.private.name} to start again"
+                )
 
 
 def named(path: Path) -> Path:

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from medshield.errors import InputError
 from medshield.models import TIMM_NAMES, Headed, Standardise
-from medshield.private import make_private_folder
+from medshield.private import make_private_folder, write_private
 
 SMALLEST_SIDE = 128
 """Smaller images are enlarged to this side, px: backbones trained at 224 px see little below."""
@@ -293,6 +293,4 @@ def _fetch(name: str, path: Path) -> None:
             "give them with --weights FILE, or leave the cell out"
         ) from error
     make_private_folder(path.parent)
-    temporary = path.with_name(f"{path.name}.part")
-    save_file({key: value.contiguous() for key, value in state.items()}, temporary)
-    temporary.replace(path)
+    write_private(path, save({key: value.contiguous() for key, value in state.items()}))

@@ -8,9 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from medshield.errors import InputError
+
 
 def make_private_folder(folder: Path) -> None:
-    """Create a folder (and its parents) that only its owner can open, mode 0700."""
+    """Create a folder (and its parents) that only its owner can open, mode 0700.
+
+    Raises:
+        InputError: a symbolic link is there, which may lead to where others can read.
+    """
+    if folder.is_symlink():
+        raise InputError(
+            f"{folder}: a symbolic link, where a private folder is to be; remove the link"
+        )
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
 
@@ -23,11 +33,16 @@ def write_private(path: Path, content: bytes) -> None:
 
 @contextmanager
 def private_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, mode 0600, which gets its name when it is whole."""
-    temporary = path.with_name(path.name + ".part")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """A file to write to, mode 0600 whatever the umask, which gets its name when it is whole.
+
+    Two processes may write the same one: each has a temporary file of its own.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o600)
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -37,13 +37,16 @@ def protect(config: ProtectConfig) -> Outcome:
         InputError: the source or the target can't be used, or nothing could be protected.
     """
     places = places_of(config)
-    if not config.resume:
+    if config.resume:
+        places.refuse_links()
+    else:
         places.refuse_leftovers()
     generator = load_generator(config)
     found = planned(config, generator, places.private, places.partial)
     with target_errors(places.release, resumable=True):
         make_private_folder(places.private)
         with locked(places.private) as lock:
+            places.refuse_others(resume=config.resume)
             shutil.rmtree(places.scratch, ignore_errors=True)
             try:
                 return _written(ReleaseRun.begun(config, places, found, generator), lock)

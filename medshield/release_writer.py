@@ -21,7 +21,7 @@ from medshield import manifest
 from medshield.augmentation import resized
 from medshield.dataset import examples
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import see_source, see_unchanged, unreadable
+from medshield.dataset.walk import NO_MEMORY, see_source, see_unchanged, unreadable
 from medshield.errors import RefusedFile
 from medshield.formats import DecodedImage, codec_named
 from medshield.formats.series import Frames, MadeFrames, held
@@ -165,6 +165,9 @@ class ReleaseWriter:
         except RefusedFile as error:
             temporary.unlink(missing_ok=True)
             return self._refused(file, str(error))
+        except MemoryError:
+            temporary.unlink(missing_ok=True)
+            return self._refused(file, NO_MEMORY)
         self._places.put(temporary, file.path)
         return finished
 

@@ -113,6 +113,7 @@ def protect_share(config: ProtectConfig, share: Share) -> ShareOutcome:
             process is at this share.
     """
     places = places_of(config)
+    places.refuse_links()
     generator = load_generator(config)
 
     def is_ready() -> bool:
@@ -135,6 +136,7 @@ def protect_share(config: ProtectConfig, share: Share) -> ShareOutcome:
     with target_errors(places.release, resumable=True):
         make_private_folder(places.private)
         with joined(places.private, is_ready, get_ready, is_first=share.number == 1):
+            refuse_existing(places.release, "release")  # by now, after waiting
             return _share_written(begun(), share)
 
 
@@ -170,6 +172,7 @@ def merge(release: Path, *, device: str = "auto", workers: int = 1) -> Outcome:
             f"{places.release}: no shares of such a release; expected {places.private.name} and "
             f"{places.partial.name} beside it, as `protect --shard` leaves them"
         )
+    places.refuse_links()
     settings = json.loads((places.private / CONFIGURATION).read_text())
     config = ProtectConfig.from_fingerprint(settings, places.release, device, workers)
     found = planned(config, None, places.private, places.partial)

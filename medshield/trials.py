@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from medshield import contrastive, models, pretrained, processes
@@ -30,7 +29,7 @@ from medshield.dataset.examples import Examples
 from medshield.errors import InputError
 from medshield.models import Headed
 from medshield.pretrained import SMALLEST_SIDE, Weights
-from medshield.private import make_private_folder
+from medshield.private import make_private_folder, private_file, write_private
 from medshield.probing import Probe
 from medshield.randomness import seeded
 from medshield.tasks import Array, Segmentation, Task
@@ -238,7 +237,7 @@ class Job:
         make_private_folder(self.cache)
         if self.keep_model:
             state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-            save_file(state, path.with_suffix(WEIGHTS_SUFFIX))
+            write_private(path.with_suffix(WEIGHTS_SUFFIX), save(state))
         _save(trial, path)
         return trial
 
@@ -421,14 +420,12 @@ def _save(trial: Trial, path: Path) -> None:
     if trial.cost:
         facts["cost"] = asdict(trial.cost)
     kept: dict[str, Any] = {f"predictions {name}": p for name, p in trial.predictions.items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with temporary.open("wb") as file:
+    with private_file(path) as file:
         np.savez_compressed(
             file,
             facts=np.array(json.dumps(facts)),
             **kept,
         )
-    temporary.replace(path)
 
 
 def _load(path: Path) -> Trial:

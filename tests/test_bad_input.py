@@ -312,7 +312,7 @@ def test_a_fit_whose_target_is_full_can_be_resumed(tmp_path, source, monkeypatch
 
     arguments = ("fit", source, "-o", tmp_path / "g", *EIGHT)
     with monkeypatch.context() as patch:
-        patch.setattr("medshield.generator.save_file", full)
+        patch.setattr("medshield.generator.save", full)
         run = medshield(*arguments)
     assert run.code == 2
     assert "free some space, then run again with --resume" in run.err

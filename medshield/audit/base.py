@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from medshield.audit import limits
 from medshield.errors import RefusedFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-MOST_BYTES = 2 << 30
-"""What an image may have in bytes of pixels: nothing larger is ever released."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +117,30 @@ def refuse_bomb(declared_bytes: int) -> None:
     """Refuse to decode or inflate more than any image is.
 
     Raises:
-        RefusedFile: more than `MOST_BYTES`.
+        RefusedFile: more than `limits.MOST_BYTES`.
     """
-    if declared_bytes > MOST_BYTES:
+    if declared_bytes > limits.MOST_BYTES:
         raise RefusedFile(f"by its header it has {declared_bytes:,} bytes of pixels, too many")
+
+
+def refuse_many(count: int, most: int, what: str) -> None:
+    """Refuse to follow more parts than any file has.
+
+    Raises:
+        RefusedFile: more than `most`.
+    """
+    if count > most:
+        raise RefusedFile(f"it has more than {most:,} {what}, too many")
+
+
+def whole_file(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        RefusedFile: more than `limits.MOST_FILE_BYTES`.
+    """
+    refuse_many(path.stat().st_size, limits.MOST_FILE_BYTES, "bytes")
+    return path.read_bytes()
 
 
 def first_difference(before: bytes, after: bytes) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from medshield.audit.base import Allowed, AuditedImage, byte, first_difference
+from medshield.audit.base import Allowed, AuditedImage, byte, first_difference, whole_file
 from medshield.audit.dicom_parts import PIXELS, changes, data_set, every_uid, take_apart
 from medshield.audit.dicom_pixels import audited
 from medshield.audit.dicom_rules import NOT_RENEWED, Rules
@@ -32,11 +32,11 @@ class DicomAuditor:
 
     def read(self, path: Path) -> AuditedImage:
         """See `Auditor.read`."""
-        return _guarded(lambda: audited(data_set(path.read_bytes())))
+        return _guarded(lambda: audited(data_set(whole_file(path))))
 
     def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
         """See `Auditor.differences`."""
-        raw, other = source.read_bytes(), released.read_bytes()
+        raw, other = whole_file(source), whole_file(released)
         yield from _guarded(lambda: list(_differences(raw, other, allowed)))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 import zlib
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,7 +28,8 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
-from medshield.audit.base import byte, first_difference, refuse_bomb
+from medshield.audit import limits
+from medshield.audit.base import byte, first_difference, refuse_bomb, refuse_many
 from medshield.errors import RefusedFile
 
 # pydicom warns of odd values and quotes them, which must not reach a log.
@@ -323,14 +325,16 @@ def _aligned(
     old: tuple[Element, ...], new: tuple[Element, ...]
 ) -> Iterator[tuple[Element | None, Element | None]]:
     """Elements of the same tag side by side, in the order of both files."""
-    left, right = list(old), list(new)
+    left, right = deque(old), deque(new)
+    ahead = Counter(element.tag for element in left)
     while left or right:
-        if left and right and left[0].tag == right[0].tag:
-            yield left.pop(0), right.pop(0)
-        elif right and (not left or right[0].tag not in {element.tag for element in left}):
-            yield None, right.pop(0)
-        else:
-            yield left.pop(0), None
+        if right and not ahead[right[0].tag]:
+            yield None, right.popleft()
+            continue
+        both = bool(left and right) and left[0].tag == right[0].tag
+        one = left.popleft()
+        ahead[one.tag] -= 1
+        yield one, right.popleft() if both else None
 
 
 def _elements(
@@ -359,6 +363,7 @@ def _elements(
         found.append(
             Element(int(element.tag), vr, position, int(value or 0), stop, length == _UNDEFINED)
         )
+        refuse_many(len(found), limits.MOST_PARTS, "elements")
         position = stop
     if meta:
         return found, position

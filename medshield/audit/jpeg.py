@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import imagecodecs
 
-from medshield.audit import copies
-from medshield.audit.base import Allowed, AuditedImage, byte, first_difference, refuse_bomb
+from medshield.audit import copies, limits
+from medshield.audit.base import (
+    Allowed,
+    AuditedImage,
+    byte,
+    first_difference,
+    refuse_bomb,
+    refuse_many,
+    whole_file,
+)
 from medshield.errors import RefusedFile
 
 if TYPE_CHECKING:
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_FILL = re.compile(rb"\xff*")
 _SOI, _EOI, _SOS, _DHT, _DRI = 0xD8, 0xD9, 0xDA, 0xC4, 0xDD
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # TEM and RSTn have no length (B.1.1.3)
@@ -85,7 +95,7 @@ class JpegAuditor:
 
     def read(self, path: Path) -> AuditedImage:
         """Grey or RGB, 0 to 255; see `Auditor.read`."""
-        file = _taken_apart(path.read_bytes())
+        file = _taken_apart(whole_file(path))
         refuse_bomb(_declared_bytes(file))
         try:
             values: NDArray[Any] = imagecodecs.jpeg8_decode(file.data)
@@ -100,7 +110,7 @@ class JpegAuditor:
 
     def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
         """See `Auditor.differences`."""
-        before, after = (_taken_apart(path.read_bytes()) for path in (source, released))
+        before, after = (_taken_apart(whole_file(path)) for path in (source, released))
         if before.scans != after.scans:
             yield "its scans are of other components, or in another order"
         old = [part for part in before.outside if not _may_be_missing(part, allowed)]
@@ -196,9 +206,9 @@ def _taken_apart(data: bytes) -> _File:
         raise RefusedFile("it does not start with SOI")
     found: list[_Segment] = []
     start = at = 2
+    scans = 0
     while True:
-        while data[at : at + 1] == b"\xff":  # the marker, and fill before it (B.1.1.2)
-            at += 1
+        at = _FILL.match(data, at).end()  # type: ignore[union-attr]  # the marker's, and before it
         if at >= len(data) or at == start:
             raise RefusedFile("it ends, or has other bytes, where a marker is expected")
         marker = data[at]
@@ -210,6 +220,9 @@ def _taken_apart(data: bytes) -> _File:
             payload = at + 2
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
         found.append(_Segment(marker, start, data[start:at], data[payload:at]))
+        scans += marker == _SOS
+        refuse_many(scans, limits.MOST_SCANS, "scans")
+        refuse_many(len(found), limits.MOST_SEGMENTS, "segments")
         if marker == _SOS:
             at = _end_of_scan(data, at)
         start = at

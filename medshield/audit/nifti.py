@@ -14,12 +14,14 @@ import nibabel
 import numpy as np
 from nibabel.fileholders import FileHolder
 
+from medshield.audit import limits
 from medshield.audit.base import (
     Allowed,
     AuditedImage,
     byte,
     first_difference,
     refuse_bomb,
+    whole_file,
 )
 from medshield.errors import MedshieldError, NotAnImage, RefusedFile
 
@@ -35,7 +37,6 @@ nibabel.imageglobals.logger.setLevel(logging.CRITICAL)
 _GZIP = b"\x1f\x8b"
 _SIZES = {b"\x5c\x01\0\0": 348, b"\0\0\x01\x5c": 348, b"\x1c\x02\0\0": 540, b"\0\0\x02\x1c": 540}
 _BROKEN = "its gzip data is truncated or broken"
-_MOST_AROUND = 32 << 20  # bytes of headers, extensions and what follows the voxels
 _BACKGROUND = 0.1  # of a volume that one value must fill to be its background
 # What the values are, by nifti1.h's NIFTI_INTENT_* codes: statistics, vectors, and places.
 _STATISTICS, _VECTORS = frozenset({*range(2, 25), 1001}), frozenset({1004, 1005, 1007})
@@ -92,7 +93,7 @@ class NiftiAuditor:
 
     def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
         """See `Auditor.differences`."""
-        raw, other = source.read_bytes(), released.read_bytes()
+        raw, other = whole_file(source), whole_file(released)
         if raw == other:  # such as the header of a pair, which no reader opens alone
             return
         before, after = _opened(source), _opened(released)
@@ -113,13 +114,13 @@ class NiftiAuditor:
 
 def _opened(path: Path) -> _Volume:
     """Raises: RefusedFile, NotAnImage: nibabel can't open it, or it is the header of a pair."""
-    raw = path.read_bytes()
+    raw = whole_file(path)
     beside = _header_beside(path)
-    head = _inflated(beside.read_bytes(), _MOST_AROUND) if beside else _start(raw)
+    head = _inflated(whole_file(beside), limits.MOST_AROUND) if beside else _start(raw)
     try:
         if beside is None and b"n+" not in (head[344:346], head[4:6]):
             raise NotAnImage("the header of a pair; its voxels are in another file")
-        content = _inflated(raw, _declared_end(head) + _MOST_AROUND)
+        content = _inflated(raw, _declared_end(head) + limits.MOST_AROUND)
         first = _SIZES[head[:4]] == 348
         if beside is not None:
             kind: Any = nibabel.Nifti1Pair if first else nibabel.Nifti2Pair
@@ -159,7 +160,7 @@ def _declared_end(head: bytes) -> int:
     header = kind(head[:size], check=False)
     shape = [max(0, int(length)) for length in header.get_data_shape()]
     end = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
-    refuse_bomb(end - _MOST_AROUND)
+    refuse_bomb(end - limits.MOST_AROUND)
     return int(end)
 
 
@@ -171,7 +172,7 @@ def _header_beside(path: Path) -> Path | None:
     name = stem + {".img": ".hdr", ".IMG": ".HDR"}[dot]
     for found in (path.with_name(name + end) for end in (ending, "", ".gz")):
         if found.is_file():
-            head = _inflated(found.read_bytes(), _MOST_AROUND)[:348]
+            head = _inflated(whole_file(found), limits.MOST_AROUND)[:348]
             return found if head[344:346] == b"ni" or head[4:6] == b"ni" else None
     return None
 

@@ -13,7 +13,16 @@ import imagecodecs
 import numpy as np
 from PIL import PngImagePlugin
 
-from medshield.audit.base import Allowed, AuditedImage, byte, first_difference, refuse_bomb
+from medshield.audit import limits
+from medshield.audit.base import (
+    Allowed,
+    AuditedImage,
+    byte,
+    first_difference,
+    refuse_bomb,
+    refuse_many,
+    whole_file,
+)
 from medshield.audit.copies import areas, is_made_anew, is_without
 from medshield.audit.jpeg import end_of_jpeg
 from medshield.errors import RefusedFile
@@ -73,7 +82,7 @@ class PngAuditor:
 
     def read(self, path: Path) -> AuditedImage:
         """The samples as stored, the colours of a palette as displayed; see `Auditor.read`."""
-        chunks, _ = _chunks(path.read_bytes())
+        chunks, _ = _chunks(whole_file(path))
         header = _header(chunks)
         pictures = list(_pictures(chunks))
         refuse_bomb(len(pictures) * header.width * header.height * 4 * -(-header.depth // 8))
@@ -99,7 +108,7 @@ class PngAuditor:
     def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
         """See `Auditor.differences`."""
         (before, tail), (after, other_tail) = (
-            _chunks(path.read_bytes()) for path in (source, released)
+            _chunks(whole_file(path)) for path in (source, released)
         )
         for chunk in after:
             if zlib.crc32(chunk.raw[4:-4]).to_bytes(4, "big") != chunk.raw[-4:]:
@@ -204,6 +213,7 @@ def _chunks(data: bytes) -> tuple[list[_Chunk], bytes]:
             raise RefusedFile("a chunk ends behind the file")
         found.append(_Chunk(kind.decode("latin-1"), at, data[at : at + 12 + length]))
         at += 12 + length
+        refuse_many(len(found), limits.MOST_PARTS, "chunks")
     return found, data[at:]
 
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from medshield.audit.base import Allowed, AuditedImage, byte, first_difference, refuse_bomb
+from medshield.audit import limits
+from medshield.audit.base import (
+    Allowed,
+    AuditedImage,
+    byte,
+    first_difference,
+    refuse_bomb,
+    refuse_many,
+    whole_file,
+)
 from medshield.audit.tiff_directories import PLACES, SUB_PAGES, Area, Directories, Folder, Tag
 from medshield.errors import RefusedFile
 
@@ -40,7 +49,7 @@ class TiffAuditor:
 
     def read(self, path: Path) -> AuditedImage:
         """The samples of all full pages as stored, of a palette as shown; see `Auditor.read`."""
-        file = Directories(path.read_bytes())
+        file = Directories(whole_file(path))
         pages, _ = _sorted(file)
         try:
             frames = [frame for page in pages for frame in _frames(file, page)]
@@ -60,7 +69,7 @@ class TiffAuditor:
 
     def differences(self, source: Path, released: Path, allowed: Allowed) -> Iterator[str]:
         """See `Auditor.differences`."""
-        raw, other = source.read_bytes(), released.read_bytes()
+        raw, other = whole_file(source), whole_file(released)
         if not allowed.pixels:
             position = first_difference(raw, other)
             if position is not None:
@@ -248,6 +257,7 @@ def _planes(file: Directories, page: Folder) -> list[Area]:
         count = math.prod(shape) * bits // 8 // max(size, 1)
     if len(file.pages) > 1 or count < 2:
         return []
+    refuse_many(count, limits.MOST_FOLDERS, "planes")
     start = areas[0][0]
     return [(start + number * size, start + (number + 1) * size) for number in range(count)]
 

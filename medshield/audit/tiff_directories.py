@@ -6,6 +6,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from medshield.audit import limits
+from medshield.audit.base import refuse_many
 from medshield.errors import RefusedFile
 
 Area = tuple[int, int]
@@ -72,6 +74,8 @@ class Directories:
         self.header = 16 if self.big else 8
         self._offset = "Q" if self.big else "L"
         self._seen: set[int] = set()
+        self._values: dict[Area, bytes] = {}
+        self._bytes_left = len(data) + limits.MOST_SHARED_BYTES
         self._copy: bytearray | None = None
         self.pages = self._chain(self._number(self._offset, self.header // 2))
 
@@ -118,10 +122,12 @@ class Directories:
             start = self._number(self._offset, page.end - struct.calcsize("=" + self._offset))
         return found
 
-    def _folder(self, name: str, start: int) -> Folder:
+    def _folder(self, name: str, start: int, level: int = 1) -> Folder:
         if start in self._seen:
             raise RefusedFile("its directories lead to each other in a circle")
         self._seen.add(start)
+        refuse_many(len(self._seen), limits.MOST_FOLDERS, "directories")
+        refuse_many(level, limits.MOST_LEVELS, "levels of directories")
         count = self._number("Q" if self.big else "H", start)
         first, each = start + (8 if self.big else 2), 20 if self.big else 12
         last = first + each * count
@@ -134,7 +140,7 @@ class Directories:
                 continue
             for index, place in enumerate(self.numbers(folder, number), 1):
                 label = f"sub-page {index}" if number == SUB_PAGES else f"directory {number}"
-                folder.children.append(self._folder(f"{label} of {name}", place))
+                folder.children.append(self._folder(f"{label} of {name}", place, level + 1))
         return folder
 
     def _tag(self, at: int) -> tuple[int, Tag]:
@@ -147,8 +153,18 @@ class Directories:
         if start + size > len(self.data):
             raise RefusedFile("a tag's value ends behind the file")
         entry = self.data[at : at + 4 + 2 * room]
-        value = self.data[start : start + size]
-        return number, Tag(kind, count, value, (start, start + size), inside, entry)
+        return number, Tag(
+            kind, count, self._value((start, start + size)), (start, start + size), inside, entry
+        )
+
+    def _value(self, area: Area) -> bytes:
+        """The bytes of a value; pages may share it."""
+        if area not in self._values:
+            self._values[area] = self.data[slice(*area)]
+            self._bytes_left -= area[1] - area[0]
+        if self._bytes_left < 0:
+            raise RefusedFile("values of its tags overlap, and have more bytes than the file")
+        return self._values[area]
 
     def _number(self, form: str, at: int) -> int:
         try:

@@ -15,7 +15,7 @@ from medshield.augmentation import resized
 from medshield.dataset.intensity import range_of
 from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import see_source, unreadable
+from medshield.dataset.walk import NO_MEMORY, see_source, unreadable
 from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats import DecodedImage, Handling, IntensityRange, recognise
 from medshield.formats.series import runs
@@ -162,6 +162,8 @@ def decoded(path: Path, handling: Handling) -> DecodedImage:
         raise RefusedFile(str(error)) from error
     except OSError as error:
         raise RefusedFile(unreadable(error)) from error
+    except MemoryError as error:
+        raise RefusedFile(NO_MEMORY) from error
 
 
 def _mask_tensor(path: Path, file: SourceFile, size: int) -> Tensor:

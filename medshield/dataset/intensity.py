@@ -68,6 +68,10 @@ def parse_intensity(text: str) -> str | Range:
     return low, high
 
 
+class Constant(InputError):
+    """Every pixel has the same value."""
+
+
 def range_name(kind: str, width: float, ranges: Mapping[str, IntensityRange]) -> str:
     """Which of the declared ranges an image has: its kind's, or that of its kind and scale.
 
@@ -109,22 +113,30 @@ def spread_of(image: DecodedImage) -> float:
 def choose(files: Files, samples: Samples, wanted: str) -> dict[str, IntensityRange]:
     """One range for each kind of file, or for each scale of a kind without declared ranges.
 
+    A kind whose files are all constant has none, as there is nothing in them to perturb.
+
     Args:
         files: by path, all that share ranges.
         samples: of their values.
         wanted: the text of `--intensity`.
 
     Raises:
-        InputError: `window` or `stored` was asked for and a kind has none, or the files are
-            constant.
+        InputError: `window` or `stored` was asked for and a kind has none.
+        Constant: all files are.
     """
     parsed = parse_intensity(wanted)
     kinds: dict[str, dict[str, Glance]] = defaultdict(dict)
     for path, seen in files.items():
         kinds[seen.kind][path] = seen
     ranges: dict[str, IntensityRange] = {}
+    constant: list[Constant] = []
     for kind in sorted(kinds):
-        ranges |= _of_kind(kind, kinds[kind], samples, parsed)
+        try:
+            ranges |= _of_kind(kind, kinds[kind], samples, parsed)
+        except Constant as error:
+            constant.append(error)
+    if constant and not ranges:
+        raise constant[0]
     return ranges
 
 
@@ -304,7 +316,7 @@ def _by_percentiles(name: str, files: Files, samples: Samples, over: str) -> Int
     if not low < high and len(values):
         low, high = float(values.min()), float(values.max())
     if not low < high:
-        raise InputError(f"{name}: every pixel has the same value; give --intensity LOW,HIGH")
+        raise Constant(f"{name}: every pixel has the same value; give --intensity LOW,HIGH")
     reason = f"percentiles {PERCENTILES[0]} and {PERCENTILES[1]} over {over}"
     return IntensityRange(low, high, reason)
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from medshield.bounded import MOST_TABLE_BYTES, read_bounded
 from medshield.dataset.image_paths import ImagePaths, best_reading
 from medshield.dataset.label_columns import (
     FIRST_ROWS,
@@ -63,7 +64,7 @@ def read_table(path: Path, name: str, images: ImagePaths, inside: bool) -> Table
         InputError: it can't be read, or rows and header do not fit together.
     """
     try:
-        text = _decoded(path.read_bytes())
+        text = _decoded(read_bounded(path, MOST_TABLE_BYTES))
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         lines = ([cell.strip() for cell in row] for row in reader if any(map(str.strip, row)))
         preview = list(islice(lines, FIRST_ROWS))

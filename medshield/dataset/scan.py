@@ -14,12 +14,13 @@ import numpy as np
 
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.annotations import Annotations, annotate
-from medshield.dataset.intensity import choose, parse_intensity, range_name
+from medshield.dataset.intensity import Constant, choose, parse_intensity, range_name
 from medshield.dataset.mask_files import read_foreground
 from medshield.dataset.masks import speaks_of_masks
 from medshield.dataset.samples import Glance, Samples, Values, glance, sample
 from medshield.dataset.scanned import MASK_REASON, Scan, SourceFile
 from medshield.dataset.walk import (
+    NO_MEMORY,
     plan_other,
     refuse_secrets,
     see_source,
@@ -32,9 +33,14 @@ from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFi
 from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom.codec import read_tag
+from medshield.formats.nifti.files import header_names
 from medshield.manifest import OWN_FILES
 from medshield.pools import shared_out
 
+CONSTANT = (
+    "every pixel of it, and of all other files of its kind, has the same value, so there is no "
+    "range to perturb it in; remove it, or give --intensity LOW,HIGH"
+)
 MOST_CLUSTERS = 10
 IMAGES_A_CLUSTER = 20
 """On average, at the least, where there are images enough for two clusters of that size."""
@@ -82,7 +88,9 @@ def scan(
     looks: dict[str, _Look] = {}
     details: dict[str, dict[str, str]] = {}
     samples = Samples()
-    looked = shared_out(partial(_look, source, handling), list(found.items()), workers)
+    outside = {path: why for path in found if (why := _header_outside(path, found))}
+    entries = [(path, reason) for path, reason in found.items() if path not in outside]
+    looked = shared_out(partial(_look, source, handling), entries, workers)
     with closing(looked):
         for look, values in looked:
             looks[look.plan.path] = look = look.sharing(details)
@@ -90,8 +98,10 @@ def scan(
                 samples.add(look.plan.path, look.glance, values)
             if look.plan.action == "refuse":
                 see_source(source)
-            progress(len(looks), len(found))
-    plans = {path: look.plan for path, look in looks.items()}
+            progress(len(looks), len(entries))
+    plans = {path: look.plan for path, look in looks.items()} | {
+        path: SourceFile(path, "refuse", why, suffix_of(path)) for path, why in outside.items()
+    }
     others = {path for path, look in looks.items() if not look.is_image}
     images = [
         path
@@ -115,7 +125,12 @@ def scan(
     glances = {path: look.glance for path, look in looks.items() if look.glance}
     glances = {path: seen for path, seen in glances.items() if plans[path].kind}
     known = dict(known_ranges or {})
-    ranges = known | choose(_that_count(glances, plans, known), samples, intensity)
+    try:
+        ranges = known | choose(_that_count(glances, plans, known), samples, intensity)
+    except Constant:
+        if not known:
+            raise
+        ranges = known
     files = [_with_range(plans[path], glances, ranges) for path in found]
     files = [replace(file, stamp=stamps[file.path]) for file in files]
     used = {file.kind for file in files}
@@ -125,6 +140,13 @@ def scan(
     if annotations and not (annotations.labelled or annotations.classes):
         annotations = replace(annotations, classes=_clusters(files))
     return Scan(source, tuple(files), annotations, ranges, problem, handling)
+
+
+def _header_outside(path: str, found: Mapping[str, str]) -> str:
+    """Why the header beside an .img file is not read, if it is left out of the source."""
+    reasons = (found.get(name.as_posix()) for name in header_names(Path(path)))
+    reason = next(filter(None, reasons), None)
+    return f"its header file is {reason}; put the file itself there" if reason else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +202,8 @@ def _look(source: Path, handling: Handling, entry: tuple[str, str]) -> tuple[_Lo
         return _Look(plan, is_image=not isinstance(found, RefusedCompanion)), none
     except OSError as error:
         return _Look(SourceFile(path, "refuse", unreadable(error), suffix)), none
+    except MemoryError:
+        return _Look(SourceFile(path, "refuse", NO_MEMORY, suffix)), none
 
 
 def _image_look(path: str, codec: Codec, image: DecodedImage) -> tuple[_Look, Values]:
@@ -250,10 +274,13 @@ def _clusters(files: Sequence[SourceFile]) -> tuple[str, ...]:
 def _with_range(
     file: SourceFile, glances: Mapping[str, Glance], ranges: Mapping[str, IntensityRange]
 ) -> SourceFile:
-    """The file with the name of its range as its kind."""
+    """The file with the name of its range as its kind; refused where there is none."""
     if file.path not in glances:
         return file
-    return replace(file, kind=range_name(file.kind, glances[file.path].spread, ranges))
+    try:
+        return replace(file, kind=range_name(file.kind, glances[file.path].spread, ranges))
+    except RefusedFile:
+        return replace(file, action="refuse", reason=CONSTANT) if file.action == "protect" else file
 
 
 def _with_radius(

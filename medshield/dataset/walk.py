@@ -77,6 +77,11 @@ def refuse_secrets(source: Path, paths: Mapping[str, str]) -> None:
             )
 
 
+NO_MEMORY = (
+    "there is not enough memory to read it; split it into smaller files, or run where there is more"
+)
+
+
 def unreadable(error: OSError) -> str:
     """Why a file is refused that the system does not hand out."""
     return f"can't be read ({error.strerror}); mend its access rights or its disk, or remove it"

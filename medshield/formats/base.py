@@ -20,27 +20,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medshield.errors import RefusedFile
-from medshield.formats.series import Frames, MadeFrames, runs
-
-MOST_STORED_BYTES = 2 << 30
-"""The largest image that is decoded, in bytes of its stored values: more is taken for a
-decompression bomb and refused by what the header declares, before anything is inflated."""
+from medshield.formats import limits
+from medshield.formats.series import Frames, MadeFrames, runs, size_of
 
 VALUES_AT_A_TIME = 1 << 17
 """Stored values that are moved at a time: their copies in float64, a megabyte each, stay in the
 processor's cache, and a long series takes no more memory than a short one."""
 
 
+def whole_file(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        RefusedFile: more than `limits.MOST_FILE_BYTES`.
+        OSError: it can't be read.
+    """
+    size_of(path)
+    return path.read_bytes()
+
+
 def refuse_too_large(declared_bytes: int) -> None:
     """Refuse an image by the size that its header declares.
 
     Raises:
-        RefusedFile: more than `MOST_STORED_BYTES`.
+        RefusedFile: more than `limits.MOST_STORED_BYTES`.
     """
-    if declared_bytes > MOST_STORED_BYTES:
+    if declared_bytes > limits.MOST_STORED_BYTES:
         raise RefusedFile(
-            f"its header declares {declared_bytes} bytes of pixels, at most {MOST_STORED_BYTES} "
-            "are decoded; split it into smaller files, or remove it if its header is damaged"
+            f"its header declares {declared_bytes} bytes of pixels, at most "
+            f"{limits.MOST_STORED_BYTES} are decoded; split it into smaller files, or remove it "
+            "if its header is damaged"
+        )
+
+
+def refuse_too_many(count: int, most: int, what: str) -> None:
+    """Refuse a file of more parts than real ones have.
+
+    Raises:
+        RefusedFile: more than `most`.
+    """
+    if count > most:
+        raise RefusedFile(
+            f"it has more than {most} {what}, which no known file needs; it is damaged, or made "
+            "to do harm: leave it out"
         )
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
 from medshield.formats.jpeg.thumbnails import (
     REMEDY,
     Pictures,
@@ -39,8 +40,6 @@ _JPEG_OFFSET, _JPEG_LENGTH = 513, 514
 _SUB_DIRECTORIES = 330
 _UNCOMPRESSED = 1
 _GREY, _RGB = 1, 2
-# A chain this long is not a thumbnail's.
-_MOST_DIRECTORIES = 16
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,7 @@ class Exif:
 
     def __init__(self, block: bytes, place: str) -> None:
         self._block, self._place = block, place
+        self._numbers_left = limits.MOST_EXIF_NUMBERS
         self._order: Literal["big", "little"] = "big" if block[:2] == b"MM" else "little"
         if block[:4] not in (b"II*\0", b"MM\0*"):
             raise self._unreadable()
@@ -210,7 +210,7 @@ class Exif:
         """
         first = self._read_directory(self._number(4, 4))
         waiting, found = [first], {first.start: first}
-        while waiting and len(found) < _MOST_DIRECTORIES:
+        while waiting and len(found) < limits.MOST_EXIF_DIRECTORIES:
             directory = waiting.pop(0)
             links = [*directory.values.get(_SUB_DIRECTORIES, ())]
             if directory.end <= len(self._block):  # some writers leave the last link out
@@ -238,7 +238,8 @@ class Exif:
     def _numbers(self, at: int, size: int, count: int) -> tuple[int, ...]:
         """The numbers of an entry: in its last four bytes, or where these lead."""
         start = at if size * count <= 4 else self._number(at, 4)
-        if start + size * count > len(self._block):
+        self._numbers_left -= count
+        if start + size * count > len(self._block) or self._numbers_left < 0:
             raise self._unreadable()
         return tuple(self._number(start + size * index, size) for index in range(count))
 

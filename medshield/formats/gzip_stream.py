@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from medshield.errors import RefusedFile
-from medshield.formats import series
+from medshield.formats import limits, series
 from medshield.formats.series import Content
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -30,7 +30,6 @@ _PIECE = 1 << 20
 """The most bytes that are inflated at once."""
 _MOST_HEADERS = (1 << 12, 1 << 17)
 """Bytes in which a member's header is looked for: in few, and then in more than any needs."""
-_MOST_MEMBERS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,10 @@ def _pieces(data: Content, most_bytes: int) -> Generator[bytes, None, Envelope]:
     members: list[Member] = []
     position, room = 0, most_bytes
     while data[position : position + 2] == GZIP_MAGIC:
-        if len(members) == _MOST_MEMBERS:
-            raise RefusedFile(f"of more than {_MOST_MEMBERS} gzip members; compress it as one")
+        if len(members) == limits.MOST_GZIP_MEMBERS:
+            raise RefusedFile(
+                f"of more than {limits.MOST_GZIP_MEMBERS} gzip members; compress it as one"
+            )
         header = _header(data, position)
         length, position = yield from _member_pieces(data, position + len(header), room)
         members.append(Member(header, length))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import numpy as np
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -191,13 +192,30 @@ class FileContent:
         return data
 
 
+def size_of(path: Path) -> int:
+    """How many bytes a file has.
+
+    Raises:
+        RefusedFile: more than `limits.MOST_FILE_BYTES`.
+        OSError: it can't be read.
+    """
+    size = path.stat().st_size
+    if size > limits.MOST_FILE_BYTES:
+        raise RefusedFile(
+            f"it has {size} bytes, at most {limits.MOST_FILE_BYTES} are read; split it into "
+            "smaller files, or remove it if it is damaged"
+        )
+    return size
+
+
 def content_of(path: Path) -> Content:
     """The bytes of a file.
 
     Raises:
+        RefusedFile: it is too large.
         OSError: it can't be read.
     """
-    size = path.stat().st_size
+    size = size_of(path)
     return path.read_bytes() if size <= BYTES_HELD else FileContent(path, 0, size)
 
 

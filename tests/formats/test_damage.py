@@ -12,8 +12,7 @@ from pydicom.uid import JPEGLosslessSV1
 
 from medshield.audit.bound import frame_radius
 from medshield.errors import RefusedFile
-from medshield.formats import IntensityRange, codec_named
-from medshield.formats.dicom import container
+from medshield.formats import IntensityRange, codec_named, limits
 from medshield.formats.jpeg.rate import Rate
 from tests.dicom_files import coded, jpeg_lossless, native, smooth
 from tests.generated import dicom_form
@@ -40,12 +39,11 @@ def test_pixel_representation_that_the_standard_does_not_know(tmp_path):
 
 
 def test_deflated_dicom_is_counted_before_it_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(container, "MOST_STORED_BYTES", 1 << 20)
     deflater = zlib.compressobj(wbits=-15)
     body = deflater.compress(bytes(3 << 20)) + deflater.flush()
     syntax = dicom_form.Form().element(0x00020010, "UI", dicom_form.DEFLATED.encode())
     path = tmp_path / "in.dcm"
-    monkeypatch.setattr("medshield.formats.base.MOST_STORED_BYTES", 1 << 20)
+    monkeypatch.setattr(limits, "MOST_STORED_BYTES", 1 << 20)
     head = dicom_form.with_group_length(dicom_form.Form(), 2, syntax)
     path.write_bytes(bytes(128) + b"DICM" + head + body)
     with pytest.raises(RefusedFile, match="declares"):

@@ -24,8 +24,7 @@ from pydicom.uid import (
 )
 
 from medshield.errors import RefusedFile
-from medshield.formats import base
-from medshield.formats.dicom import container
+from medshield.formats import limits
 from medshield.formats.dicom.codec import DicomCodec
 from medshield.formats.dicom.codestreams import read_codestream
 from tests.dicom_files import (
@@ -345,8 +344,7 @@ def test_checksum_behind_a_deflated_data_set_stays_true(tmp_path):
 
 def test_deflated_data_set_is_inflated_with_a_limit(tmp_path, monkeypatch):
     source = native(tmp_path / "source", smooth(GREY), DeflatedExplicitVRLittleEndian, **TWELVE)
-    monkeypatch.setattr(base, "MOST_STORED_BYTES", 800)
-    monkeypatch.setattr(container, "MOST_STORED_BYTES", 800)
+    monkeypatch.setattr(limits, "MOST_STORED_BYTES", 800)
     with pytest.raises(RefusedFile, match="at most 800 are decoded"):
         CODEC.decode(source)
 

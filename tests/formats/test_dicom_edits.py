@@ -18,7 +18,8 @@ from pydicom.uid import (
 from medshield.errors import RefusedFile
 from medshield.formats.dicom.container import DicomFile
 from medshield.formats.dicom.edits import Edits
-from medshield.formats.dicom.elements import MOST_LEVELS, walk
+from medshield.formats.dicom.elements import walk
+from medshield.formats.limits import MOST_DICOM_LEVELS
 
 INSTANCE = 0x00081155
 SYNTAXES = {
@@ -197,5 +198,5 @@ def test_hostile_nesting_is_refused(syntax):
     plain = report(True)
     del plain.CurrentRequestedProcedureEvidenceSequence
     raw = stored(plain, SYNTAXES[syntax])
-    with pytest.raises(RefusedFile, match=f"more than {MOST_LEVELS} deep"):
+    with pytest.raises(RefusedFile, match=f"more than {MOST_DICOM_LEVELS} deep"):
         DicomFile.parse(raw + sequence * 5000)

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from medshield.errors import RefusedFile
-from medshield.formats.base import MOST_STORED_BYTES
 from medshield.formats.jpeg.codec import JpegCodec
 from medshield.formats.jpeg.coefficients import Coefficients
 from medshield.formats.jpeg.lossless import with_samples
 from medshield.formats.jpeg.pixels import decode_pixels
 from medshield.formats.jpeg.segments import Layout, Segment, parse
+from medshield.formats.limits import MOST_STORED_BYTES
 from tests.thumbnails import coded, scene
 
 CODEC = JpegCodec()

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats.base import IntensityRange
+from medshield.formats.limits import MOST_NIFTI_TRAILING_BYTES
 from medshield.formats.nifti.codec import NiftiCodec, background_value
-from medshield.formats.nifti.files import MOST_TRAILING_BYTES
 from tests.builders import outside_pixels
 
 CODEC = NiftiCodec()
@@ -404,7 +404,7 @@ def test_too_large_is_told_by_the_header_alone(tmp_path, zipped):
 
 
 def test_a_bomb_behind_an_honest_header_is_not_inflated(tmp_path):
-    bomb = gzip.compress(WHOLE + bytes(MOST_TRAILING_BYTES + 1))
+    bomb = gzip.compress(WHOLE + bytes(MOST_NIFTI_TRAILING_BYTES + 1))
     path = tmp_path / "bomb.nii.gz"
     path.write_bytes(bomb)
     with pytest.raises(RefusedFile, match="inflates to more"):

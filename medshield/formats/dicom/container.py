@@ -22,7 +22,8 @@ from pydicom.uid import (
 )
 
 from medshield.errors import RefusedFile
-from medshield.formats.base import MOST_STORED_BYTES, refuse_too_large
+from medshield.formats import limits
+from medshield.formats.base import refuse_too_large
 from medshield.formats.dicom.elements import (
     META_GROUP,
     PIXEL_TAGS,
@@ -58,7 +59,6 @@ _SEQUENCE_END = b"\xfe\xff\xdd\xe0\0\0\0\0"
 _ITEM = b"\xfe\xff\x00\xe0"
 _ITEM_HEAD = 8
 _LONGEST_OFFSET = 0xFFFFFFFF
-_LARGEST_RATIO = 1032  # deflate makes at most 258 bytes out of 2 bits
 _PIECE = 1 << 20
 _LONGEST_VALUE = 0xFFFFFFFE
 
@@ -352,7 +352,7 @@ def _inflated(data: bytes) -> tuple[bytes, bool]:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         _refuse_bomb(data)
-        content = inflater.decompress(data, MOST_STORED_BYTES)
+        content = inflater.decompress(data, limits.MOST_STORED_BYTES)
     except zlib.error as error:
         raise RefusedFile("its deflated data set is damaged; get it whole") from error
     rest = inflater.unused_data
@@ -367,7 +367,7 @@ def _inflated(data: bytes) -> tuple[bytes, bool]:
 
 def _refuse_bomb(data: bytes) -> None:
     """Count what deflated data hold, a piece at a time, where they may hold too much to keep."""
-    if len(data) * _LARGEST_RATIO <= MOST_STORED_BYTES:
+    if len(data) * limits.LARGEST_RATIO <= limits.MOST_STORED_BYTES:
         return
     inflater, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, data
     while rest and not inflater.eof:

@@ -13,7 +13,9 @@ from typing import NamedTuple
 from pydicom.datadict import dictionary_description
 
 from medshield.errors import RefusedFile
-from medshield.formats.series import Content, part_of, pieces_of
+from medshield.formats import limits
+from medshield.formats.base import refuse_too_many
+from medshield.formats.series import Content, part_of
 
 PIXEL_DATA = 0x7FE00010
 FLOAT_PIXEL_DATA = 0x7FE00008
@@ -25,14 +27,40 @@ META_GROUP = 0x0002
 
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
-MOST_LEVELS = 64
-"""How deep sequences may lie in each other; the deepest standard objects need about 10."""
+_PIECE = 1 << 20
 # These VRs have a 4-byte length after 2 reserved bytes (PS3.5 7.1.2).
 LONG_VRS = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
 
 
-class _TooDeepError(RefusedFile):
-    """Sequences in sequences, past what is read."""
+class _TooMuchError(RefusedFile):
+    """More elements, or sequences in sequences, than are read."""
+
+
+class _Reading:
+    """One data set that is read, and how many elements and items were found in it.
+
+    Attributes:
+        data: the file.
+        filled: where the zeros start that some writers leave behind the data set.
+    """
+
+    def __init__(self, data: Content) -> None:
+        self.data = data
+        self.filled = _filled(data)
+        self._found = 0
+
+    def count(self) -> None:
+        """One more.
+
+        Raises:
+            RefusedFile: more than any object has.
+        """
+        self._found += 1
+        if self._found > limits.MOST_DICOM_ELEMENTS:
+            raise _TooMuchError(
+                f"it has more than {limits.MOST_DICOM_ELEMENTS} elements, which no known file "
+                "needs; it is damaged, or made to do harm: leave it out"
+            )
 
 
 class Encoding(NamedTuple):
@@ -152,9 +180,10 @@ def read_tree(data: Content, start: int, encoding: Encoding) -> Tree:
     """Find every element from `start` to the end of `data`.
 
     Raises:
-        RefusedFile: the bytes end too early, or are no elements of this encoding.
+        RefusedFile: the bytes end too early, are no elements of this encoding, or are more
+            elements, or sequences in sequences, than any object has.
     """
-    elements, _ = _elements(data, start, len(data), encoding, depth=0)
+    elements, _ = _elements(_Reading(data), start, len(data), encoding, depth=0)
     return Tree(elements, tuple(element for element in elements if _holds_pixels(element)))
 
 
@@ -171,66 +200,70 @@ def read_file_meta(data: Content) -> tuple[Element, ...]:
         tag, vr, value, length = _header(data, position, len(data), EXPLICIT_LITTLE)
         end = _within(tag, value + length, len(data))
         elements.append(Element(tag, vr, position, value, end, undefined=False))
+        refuse_too_many(len(elements), limits.MOST_DICOM_ELEMENTS, "elements")
         position = end
     return tuple(elements)
 
 
 def _elements(
-    data: Content, start: int, end: int, encoding: Encoding, depth: int
+    reading: _Reading, start: int, end: int, encoding: Encoding, depth: int
 ) -> tuple[tuple[Element, ...], int]:
     """The elements of one data set, and where the reading stopped.
 
     At depth 0 the reading goes to `end`; below, an Item Delimitation Item may stop it.
     """
-    if depth > MOST_LEVELS:
-        raise _TooDeepError(
-            f"its sequences lie more than {MOST_LEVELS} deep in each other, which no known object "
-            "needs; it is damaged, or made to do harm: leave it out"
+    if depth > limits.MOST_DICOM_LEVELS:
+        raise _TooMuchError(
+            f"its sequences lie more than {limits.MOST_DICOM_LEVELS} deep in each other, which no "
+            "known object needs; it is damaged, or made to do harm: leave it out"
         )
     found: list[Element] = []
     position = start
     while position < end:
-        if depth == 0 and not any(data[position : position + 8]) and _is_zero(data, position, end):
-            break  # zeros that some writers leave behind the data set
-        tag, vr, value, length = _header(data, position, end, encoding)
+        if depth == 0 and position >= reading.filled:
+            break
+        reading.count()
+        tag, vr, value, length = _header(reading.data, position, end, encoding)
         if tag == _ITEM_END and depth:
             return tuple(found), value
         undefined = length == _UNDEFINED
         if undefined:
-            items, stop = _undefined_length(data, tag, vr, value, end, encoding, depth)
+            items, stop = _undefined_length(reading, tag, vr, value, end, encoding, depth)
         else:
             stop = _within(tag, value + length, end)
-            items = _defined_length(data, tag, vr, value, stop, encoding, depth)
+            items = _defined_length(reading, tag, vr, value, stop, encoding, depth)
         found.append(Element(tag, vr, position, value, stop, undefined, items))
         position = stop
     return tuple(found), position
 
 
 def _undefined_length(
-    data: Content, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
+    reading: _Reading, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
 ) -> tuple[tuple[Item, ...], int]:
     """The items up to a Sequence Delimitation Item (fragments are none), and where it ends."""
     fragments = tag in PIXEL_TAGS or vr in ("OB", "OW")
     inner = _IMPLICIT_LITTLE if vr == "UN" else encoding
     items: list[Item] = []
-    position = start
+    position, count = start, 0
     while True:
-        found, _, value, length = _header(data, position, end, inner)
+        found, _, value, length = _header(reading.data, position, end, inner)
         if found == _SEQUENCE_END:
             return tuple(items), value
         if found != _ITEM:
             raise RefusedFile(_malformed(tag, "an item was expected in its value"))
         if not fragments:
-            items.append(_item(data, position, value, length, end, inner, depth))
+            items.append(_item(reading, position, value, length, end, inner, depth))
             position = items[-1].end
         elif length == _UNDEFINED:
             raise RefusedFile(_malformed(tag, "a fragment has no length"))
         else:
             position = _within(tag, value + length, end)
+            count += 1
+            refuse_too_many(count, limits.MOST_DICOM_FRAGMENTS, "fragments")
 
 
 def _defined_length(
-    data: Content, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
+    reading: _Reading, tag: int, vr: str, start: int, end: int, encoding: Encoding, depth: int
 ) -> tuple[Item, ...]:
     """The items of a sequence whose length is given.
 
@@ -241,11 +274,11 @@ def _defined_length(
     certain = vr == "SQ"
     if tag in PIXEL_TAGS or not (certain or vr in ("", "UN")):
         return ()
-    if not certain and not _starts_with_item(data, start, end, inner):
+    if not certain and not _starts_with_item(reading.data, start, end, inner):
         return ()
     try:
-        return tuple(_items(data, start, end, inner, depth))
-    except _TooDeepError:
+        return tuple(_items(reading, start, end, inner, depth))
+    except _TooMuchError:
         raise
     except RefusedFile:
         if certain:
@@ -253,25 +286,28 @@ def _defined_length(
         return ()
 
 
-def _items(data: Content, start: int, end: int, encoding: Encoding, depth: int) -> Iterator[Item]:
+def _items(
+    reading: _Reading, start: int, end: int, encoding: Encoding, depth: int
+) -> Iterator[Item]:
     position = start
     while position < end:
-        tag, _, value, length = _header(data, position, end, encoding)
+        tag, _, value, length = _header(reading.data, position, end, encoding)
         if tag == _SEQUENCE_END:
             return
         if tag != _ITEM:
             raise RefusedFile(_malformed(tag, "an item was expected here"))
-        item = _item(data, position, value, length, end, encoding, depth)
+        item = _item(reading, position, value, length, end, encoding, depth)
         yield item
         position = item.end
 
 
 def _item(
-    data: Content, start: int, value: int, length: int, end: int, encoding: Encoding, depth: int
+    reading: _Reading, start: int, value: int, length: int, end: int, encoding: Encoding, depth: int
 ) -> Item:
+    reading.count()
     undefined = length == _UNDEFINED
     stop = end if undefined else _within(_ITEM, value + length, end)
-    elements, position = _elements(data, value, stop, encoding, depth + 1)
+    elements, position = _elements(reading, value, stop, encoding, depth + 1)
     return Item(start, value, position, undefined, encoding, elements)
 
 
@@ -280,8 +316,15 @@ def _starts_with_item(data: Content, start: int, end: int, encoding: Encoding) -
     return end - start >= 8 and unpack(f"{order}HH", data[start : start + 4]) == (0xFFFE, 0xE000)
 
 
-def _is_zero(data: Content, start: int, end: int) -> bool:
-    return not any(piece.strip(b"\0") for piece in pieces_of(part_of(data, start, end)))
+def _filled(data: Content) -> int:
+    """Where the zeros at the end start."""
+    end = len(data)
+    while end:
+        start = max(0, end - _PIECE)
+        if kept := data[start:end].rstrip(b"\0"):
+            return start + len(kept)
+        end = start
+    return 0
 
 
 def _header(

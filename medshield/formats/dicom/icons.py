@@ -21,6 +21,7 @@ from medshield.formats.dicom.container import NATIVE, DicomFile
 from medshield.formats.dicom.elements import PIXEL_DATA, PIXEL_TAGS, Spot
 from medshield.formats.dicom.pixels import MONOCHROME, PixelLayout
 from medshield.formats.icon_rendering import made_again
+from medshield.formats.limits import LARGEST_ICON_SIDE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,8 +33,6 @@ ICON_SEQUENCE = 0x00880200
 PALETTE = "PALETTE COLOR"
 _MOST_ENTRIES = 256
 """Of a longer palette, only the entries up to the highest that the icon uses are used again."""
-_LARGEST_SIDE = 2048
-"""Pixels; the standard asks for 128 at most in its directories, and for small ones elsewhere."""
 _FORMS = (*MONOCHROME, PALETTE, "RGB")
 INSTEAD = "remove it with --icons remove"
 
@@ -217,7 +216,7 @@ def _layout(header: Any, spot: Spot) -> PixelLayout:
         or not (photometric in _FORMS or coded_colour)
         or samples != (3 if photometric == "RGB" or coded_colour else 1)
         or min(layout.shape) < 1
-        or max(layout.shape) > _LARGEST_SIDE
+        or max(layout.shape) > LARGEST_ICON_SIDE
     ):
         raise RefusedFile(f"its icon has a form that can't be made again; {INSTEAD}")
     return layout

@@ -14,6 +14,7 @@ from medshield.formats.base import (
     DecodedImage,
     Handling,
     refuse_too_large,
+    whole_file,
 )
 from medshield.formats.jpeg import lossless
 from medshield.formats.jpeg.copies import settle_copies
@@ -86,7 +87,7 @@ class JpegCodec(Codec):
             RefusedFile: another coding process or colour space, a second copy of the image that
                 `handling` does not settle, or damage.
         """
-        content = path.read_bytes()
+        content = whole_file(path)
         layout = parse(content)
         _refuse_unsupported(layout)
         refuse_too_large(layout.frame.height * layout.frame.width * len(layout.frame.components))

@@ -83,7 +83,7 @@ def _without_signatures(layout: Layout, handling: Handling) -> tuple[Layout, lis
     Raises:
         RefusedFile: it is not; or the boxes are no signature but a part of the picture.
     """
-    boxes = [s for s in layout.segments if s.name == "APP11" and s.payload.startswith(b"JP")]
+    boxes = [s for s in layout.segments if _is_box(s)]
     if not boxes:
         return layout, []
     if b"c2pa" not in b"".join(s.payload for s in boxes):
@@ -96,8 +96,12 @@ def _without_signatures(layout: Layout, handling: Handling) -> tuple[Layout, lis
             "signed JPEG (C2PA in APP11), and changed pixels break the signature: use "
             "--drop-signatures, or strip it first"
         )
-    kept = tuple(s for s in layout.segments if s not in boxes)
+    kept = tuple(s for s in layout.segments if not _is_box(s))
     return replace(layout, segments=kept), ["APP11: C2PA signature removed"]
+
+
+def _is_box(segment: Segment) -> bool:
+    return segment.name == "APP11" and segment.payload.startswith(b"JP")
 
 
 def _settled(segment: Segment, pictures: Pictures | None) -> bytes | None:

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, replace
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
+from medshield.formats.base import refuse_too_many
 
 START_OF_IMAGE = b"\xff\xd8"
 END_OF_IMAGE = b"\xff\xd9"
@@ -35,6 +37,7 @@ _NAMES = {
 }
 # In entropy-coded data FF is followed by a stuffed 00 or belongs to a restart marker (B.1.1.5);
 # a run of FF is fill before a marker (B.1.1.2).
+_FILL = re.compile(rb"\xff*")
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
@@ -217,12 +220,13 @@ def parse(content: bytes) -> Layout:
     """Walk a file from SOI to EOI.
 
     Raises:
-        RefusedFile: the file is cut short, or has bytes that belong to no segment.
+        RefusedFile: the file is cut short, has bytes that belong to no segment, or more segments
+            or scans than real files have.
     """
     if not content.startswith(START_OF_IMAGE):
         raise RefusedFile("not a JPEG: the start-of-image marker is missing")
     segments: list[Segment] = []
-    position = len(START_OF_IMAGE)
+    position, scans = len(START_OF_IMAGE), 0
     while True:
         start, position = position, _after_marker(content, position)
         marker = content[position - 1]
@@ -233,6 +237,9 @@ def parse(content: bytes) -> Layout:
         if length < 2 or end > len(content):
             raise RefusedFile("JPEG segment runs past the end of the file: the file is damaged")
         scan_end = _end_of_scan(content, end) if marker == START_OF_SCAN else end
+        scans += marker == START_OF_SCAN
+        refuse_too_many(scans, limits.MOST_JPEG_SCANS, "scans")
+        refuse_too_many(len(segments) + 1, limits.MOST_JPEG_SEGMENTS, "segments")
         segments.append(
             Segment(
                 marker=marker,
@@ -246,9 +253,8 @@ def parse(content: bytes) -> Layout:
 
 def _after_marker(content: bytes, position: int) -> int:
     """The position behind the marker that stands here, fill bytes included."""
-    code = position
-    while content[code : code + 1] == b"\xff":
-        code += 1
+    code = _FILL.match(content, position).end()  # type: ignore[union-attr]  # matches nothing too
+    refuse_too_many(code - position, limits.MOST_JPEG_FILL, "bytes of fill in a row")
     if code >= len(content):
         raise RefusedFile("JPEG without its end-of-image marker: the file is truncated")
     if code == position or content[code] == 0:
@@ -261,7 +267,5 @@ def _end_of_scan(content: bytes, position: int) -> int:
     found = _MARKER_AFTER_SCAN.search(content, position)
     if found is None:
         raise RefusedFile("JPEG without its end-of-image marker: the file is truncated")
-    end = found.start()
-    while content[end - 1] == 0xFF:  # fill before the marker; coded data never end with it
-        end -= 1
-    return end
+    # Fill before the marker is no data, which never end with it.
+    return position + len(content[position : found.start()].rstrip(b"\xff"))

@@ -16,9 +16,11 @@ _EXTENSION_HEADER = len(EXTENSION_PREFIX) + 32 + 4 + 4
 # The first three bytes of a JPEG in base64 and what goes on, line ends written as entities too.
 _JPEG = re.compile(rb"/9j/(?:[A-Za-z0-9+/=\s]|&#x?[0-9A-Fa-f]{1,4};)+")
 _BETWEEN = re.compile(rb"\s|&#x?[0-9A-Fa-f]{1,4};")
-# A picture's element or attribute with something in it, or a PNG or GIF in base64.
+# A picture's element or attribute with something in it, or a PNG or GIF in base64. What is between
+# is bounded and never given back, or a text of many such names would take its length squared.
 _OTHER = re.compile(
-    rb"(?:GImg:image|GImage:Data)\s*(?:[^<>]*>|=\s*[\"'])\s*[A-Za-z0-9+/]|iVBORw0KGgo|R0lGODdh|R0lGODlh"
+    rb"(?:GImg:image|GImage:Data)(?:[^<>]{0,256}+>|\s{0,256}+=\s*+[\"'])\s*+[A-Za-z0-9+/]"
+    rb"|iVBORw0KGgo|R0lGODdh|R0lGODlh"
 )
 
 

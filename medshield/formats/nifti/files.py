@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from medshield.errors import NotAnImage, RefusedFile
 from medshield.formats.base import refuse_too_large
 from medshield.formats.gzip_stream import GZIP_MAGIC, Envelope, inflate, inflated_head
+from medshield.formats.limits import MOST_NIFTI_TRAILING_BYTES
 from medshield.formats.nifti.header import (
     EXTENDER_BYTES,
     MOST_HEADER_BYTES,
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from medshield.formats.series import Content
-
-MOST_TRAILING_BYTES = 16 << 20
-"""What may follow the voxels, or fill a header file: it is kept, so it takes memory."""
 
 _HEAD_BYTES = 1 << 16
 """Enough of a gzip file to inflate a header from, its file name and comment included."""
@@ -100,7 +98,7 @@ def read_file(path: Path, header: bytes | None = None) -> NiftiFile:
     if layout.signature.paired and header is None:
         _leave_header_alone(path)
     refuse_too_large(layout.end)
-    source, content, envelope = _read(path, layout.end + MOST_TRAILING_BYTES)
+    source, content, envelope = _read(path, layout.end + MOST_NIFTI_TRAILING_BYTES)
     if len(content) < layout.end:
         raise RefusedFile(
             f"damaged NIfTI: it has {len(content)} bytes, and its header speaks of {layout.end}"
@@ -116,7 +114,7 @@ def _head(path: Path) -> bytes:
 
 def _header_file(path: Path) -> bytes:
     """The content of a header file."""
-    content = _read(path, MOST_TRAILING_BYTES)[1]
+    content = _read(path, MOST_NIFTI_TRAILING_BYTES)[1]
     return content[: len(content)]
 
 

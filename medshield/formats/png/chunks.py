@@ -7,6 +7,8 @@ import zlib
 from dataclasses import dataclass
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
+from medshield.formats.base import refuse_too_many
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGEST_BODY = 2**31 - 1
@@ -95,8 +97,8 @@ def read_chunks(data: bytes) -> list[Chunk]:
     """The chunks from IHDR to IEND; bytes after the last one's `end` are not PNG.
 
     Raises:
-        RefusedFile: no signature, truncated, a wrong CRC, or chunks in an order that the
-            standard forbids.
+        RefusedFile: no signature, truncated, a wrong CRC, chunks in an order that the standard
+            forbids, or more of them than real files have.
     """
     if not data.startswith(SIGNATURE):
         raise RefusedFile("damaged PNG: its first eight bytes are not PNG's signature")
@@ -105,6 +107,7 @@ def read_chunks(data: bytes) -> list[Chunk]:
     while not chunks or chunks[-1].kind != b"IEND":
         chunk = _read_chunk(data, position, len(chunks) + 1)
         chunks.append(chunk)
+        refuse_too_many(len(chunks), limits.MOST_PNG_CHUNKS, "chunks")
         position = chunk.end
     _check_order(chunks)
     return chunks

@@ -14,6 +14,7 @@ from medshield.formats.base import (
     DecodedImage,
     Handling,
     refuse_too_large,
+    whole_file,
 )
 from medshield.formats.jpeg.thumbnails import Pictures
 from medshield.formats.palette import Palette
@@ -84,7 +85,7 @@ class PngCodec(Codec):
             RefusedFile: damaged, an animation with partial frames, or with a signature or a copy
                 of the picture that `handling` does not cover.
         """
-        source = path.read_bytes()
+        source = whole_file(path)
         chunks = read_chunks(source)
         header = read_header(chunks[0])
         copies = removals(chunks, len(source), source[chunks[-1].end :], handling)

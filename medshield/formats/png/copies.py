@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
 from medshield.formats.exif_thumbnails import Exif
 from medshield.formats.png.chunks import chunk_bytes
 from medshield.formats.png.frames import Edit
@@ -24,8 +25,6 @@ _XMP_PICTURE = re.compile(rb"GImg:image|GImage:Data")
 _FIREWORKS = frozenset({b"prVW", b"mkBF", b"mkBS", b"mkBT", b"mkTS"})  # its preview and layers
 _SIGNATURES = frozenset({b"dSIG", b"caBX"})  # PNG extensions 1.4 section 4.4; C2PA A.3.3
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
-_LONGEST_TEXT = 16 << 20
-"""Bytes of text that are inflated to look for pictures in them."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,10 @@ def removals(chunks: list[Chunk], size: int, rest: bytes, handling: Handling) ->
         handling: icons "remove" covers copies of the picture, `drop_signatures` signatures.
 
     Raises:
-        RefusedFile: names the chunk, and what to do.
+        RefusedFile: names the chunk, and what to do; or its texts inflate to too much.
     """
     found = []
+    texts = _texts(chunks)
     for number, chunk in enumerate(chunks, start=1):
         place = f"PNG chunk {number} {chunk.name}"
         edit = Edit(chunk.start, chunk.end, b"")
@@ -97,7 +97,7 @@ def removals(chunks: list[Chunk], size: int, rest: bytes, handling: Handling) ->
                     "(--drop-signatures)"
                 )
             found.append(Change(edit, f"{place}: removed, as it signed the unchanged pixels"))
-        elif _holds_picture(chunk):
+        elif _holds_picture(chunk, texts.get(chunk.start)):
             if handling.icons != "remove":
                 raise RefusedFile(
                     f"{place} holds a thumbnail or another unprotected copy of the picture, which "
@@ -115,47 +115,64 @@ def removals(chunks: list[Chunk], size: int, rest: bytes, handling: Handling) ->
     return found
 
 
-def _holds_picture(chunk: Chunk) -> bool:
+def _holds_picture(chunk: Chunk, text: bytes | None) -> bool:
+    """Whether it does, by its kind, its bytes, or the text that it holds."""
     if chunk.kind in _FIREWORKS:
         return True
-    if chunk.kind in _TEXTS:
-        return _text_holds_picture(chunk)
+    if text is not None:
+        return bool(_XMP_PICTURE.search(text) or _PICTURE.search(text))
     # Compressed, these may contain a JPEG's first bytes by chance; `settled_exif` sees to eXIf.
     return chunk.kind not in (b"IDAT", b"fdAT", b"iCCP", b"eXIf") and bool(
         _PICTURE.search(chunk.body)
     )
 
 
-def _text_holds_picture(chunk: Chunk) -> bool:
-    """Whether XMP, or a hexadecimal profile as ImageMagick writes it, has a thumbnail."""
+def _texts(chunks: list[Chunk]) -> dict[int, bytes]:
+    """What each text says, by where its chunk starts.
+
+    Raises:
+        RefusedFile: one is damaged, or all of them inflate to too much.
+    """
+    found: dict[int, bytes] = {}
+    room = limits.MOST_PNG_TEXT_BYTES
+    for chunk in chunks:
+        if chunk.kind in _TEXTS:
+            text = _text(chunk, room)
+            room -= len(text)
+            found[chunk.start] = text
+    return found
+
+
+def _text(chunk: Chunk, room: int) -> bytes:
+    """XMP, or the bytes of a hexadecimal profile as ImageMagick writes it."""
     keyword, _, text = chunk.body.partition(b"\0")
-    text = _plain_text(chunk, text)
-    if keyword.startswith(b"Raw profile type"):
-        digits = re.sub(rb"[^0-9a-fA-F]", b"", text.partition(b"\n")[2].partition(b"\n")[2])
-        text = bytes.fromhex(digits[len(digits) % 2 :].decode("ascii"))
-    return bool(_XMP_PICTURE.search(text) or _PICTURE.search(text))
+    text = _plain_text(chunk, text, room)
+    if not keyword.startswith(b"Raw profile type"):
+        return text
+    digits = re.sub(rb"[^0-9a-fA-F]", b"", text.partition(b"\n")[2].partition(b"\n")[2])
+    return bytes.fromhex(digits[len(digits) % 2 :].decode("ascii"))
 
 
-def _plain_text(chunk: Chunk, text: bytes) -> bytes:
+def _plain_text(chunk: Chunk, text: bytes, room: int) -> bytes:
     """What follows the keyword, inflated where it is compressed (section 11.3.3)."""
     if chunk.kind == b"zTXt":
-        return _inflated(chunk, text[1:])
+        return _inflated(chunk, text[1:], room)
     if chunk.kind == b"iTXt":
         is_compressed = text[:1] == b"\1"
         text = text[2:].partition(b"\0")[2].partition(b"\0")[2]
-        return _inflated(chunk, text) if is_compressed else text
+        return _inflated(chunk, text, room) if is_compressed else text
     return text
 
 
-def _inflated(chunk: Chunk, text: bytes) -> bytes:
+def _inflated(chunk: Chunk, text: bytes, room: int) -> bytes:
     inflater = zlib.decompressobj()
     try:
-        plain = inflater.decompress(text, _LONGEST_TEXT)
+        plain = inflater.decompress(text, max(1, room))
     except zlib.error as error:
         raise RefusedFile(f"damaged PNG: a {chunk.name} chunk can't be inflated") from error
     if inflater.unconsumed_tail:
         raise RefusedFile(
-            f"PNG chunk {chunk.name} inflates to more than {_LONGEST_TEXT} bytes: remove it from "
-            "the source first"
+            f"PNG texts up to chunk {chunk.name} inflate to more than "
+            f"{limits.MOST_PNG_TEXT_BYTES} bytes: remove them from the source first"
         )
     return plain

@@ -16,6 +16,7 @@ import numpy as np
 
 from medshield.errors import RefusedFile
 from medshield.formats.base import refuse_too_large
+from medshield.formats.limits import LARGEST_RATIO
 from medshield.formats.packed import packed, unpacked
 from medshield.formats.png.chunks import SIGNATURE, Header, chunk_bytes, header_bytes
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LEVEL = 6  # zlib's own default: higher ones cost much time for under a percent
-_LARGEST_RATIO = 1032  # deflate makes at most 258 bytes out of 2 bits
 _SUB, _UP, _AVERAGE, _PAETH = 1, 2, 3, 4
 
 _WHOLE = ((slice(None), slice(None)),)
@@ -202,7 +202,7 @@ def _paeth(
 def _inflated(stream: bytes, expected: int) -> memoryview:
     """The scanlines; what libpng would only warn of is refused, before there is room for it."""
     refuse_too_large(expected)
-    if expected > _LARGEST_RATIO * len(stream):
+    if expected > LARGEST_RATIO * len(stream):
         raise RefusedFile("damaged PNG: it has too little data for its width and height")
     inflater = zlib.decompressobj()
     try:

@@ -14,6 +14,7 @@ from medshield.formats.base import (
     DecodedImage,
     Handling,
     refuse_too_large,
+    whole_file,
 )
 from medshield.formats.palette import Palette
 from medshield.formats.reserved import hidden_by_alpha, step_back
@@ -86,7 +87,7 @@ class TiffCodec(Codec):
             RefusedFile: damaged, of a coding or colour space without an exact way back, of pages
                 that differ, or with a copy of the picture that `handling` does not cover.
         """
-        structure = Structure(path.read_bytes())
+        structure = Structure(whole_file(path))
         contents = read_contents(structure, handling)
         form = contents.pages[0].form
         _refuse_size(contents)
@@ -166,6 +167,9 @@ def _refuse_size(contents: Contents) -> None:
     refuse_too_large(
         samples * (3 if form.photometric == PALETTE else np.dtype(form.dtype).itemsize)
     )
+    for page in contents.pages:  # a tile may be far larger than the image
+        for segment in page.segments:
+            refuse_too_large(page.segment_bytes(segment))
 
 
 def _palette(structure: Structure, pages: tuple[Page, ...]) -> Palette | None:

@@ -11,6 +11,7 @@ import imagecodecs
 import numpy as np
 
 from medshield.errors import RefusedFile
+from medshield.formats.limits import MOST_LZMA_BYTES
 from medshield.formats.packed import packed, unpacked
 from medshield.formats.tiff.page import (
     DEFLATE,
@@ -34,7 +35,6 @@ Order = Literal["<", ">"]
 
 _LEVEL = 6
 _ZSTD_LEVEL = 9  # libtiff's own default
-_LZMA_MEMORY = 256 << 20
 _LZW_STRIP = 8 + 2 + 9 * 12 + 4  # behind the header and a directory of nine entries
 
 
@@ -87,7 +87,7 @@ def _decompressed(compression: int, data: bytes, size: int) -> bytes:
         return bytes(imagecodecs.packbits_decode(data, out=size + 128))[:size]
     if compression == ZSTD:
         return bytes(imagecodecs.zstd_decode(data, out=size))
-    return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY).decompress(data, size)
+    return lzma.LZMADecompressor(memlimit=MOST_LZMA_BYTES).decompress(data, size)
 
 
 def _by_libtiff(data: bytes, size: int) -> bytes:

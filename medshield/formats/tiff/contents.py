@@ -14,6 +14,8 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
+from medshield.formats.base import refuse_too_many
 from medshield.formats.tiff.page import MASK, UNCOMPRESSED, Page, placed, read_page, subfile_type
 from medshield.formats.tiff.splice import merged
 from medshield.formats.tiff.structure import Directory, Role, Structure
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION, _PHOTOMETRIC = 270, 262
 _REDUCED, _TRANSPARENCY = 1, 4
+_DESCRIPTION_BYTES = 1 << 16
+"""Of a description are read: what tifffile and ImageJ say of the planes stands at its start."""
 _STRAY = 8
 """So many bytes in a row may belong to nothing: no picture fits into them."""
 
@@ -107,16 +111,14 @@ def _reduced(
 ) -> tuple[Reduced, ...]:
     """The smaller copies: each of its parent, or else of the full page before it."""
     found: list[Reduced] = []
-    starts = [directory.start for directory in full]
+    frames = {directory.start: number for number, directory in enumerate(full)}
     frame = 0
     for directory in shown:
-        if directory.start in starts:
-            frame = starts.index(directory.start)
-            continue
-        parent = directory.parent
-        is_below = parent is not None and parent.start in starts
-        of = starts.index(parent.start) if is_below and parent is not None else frame
-        found.append(Reduced(directory, of))
+        if directory.start in frames:
+            frame = frames[directory.start]
+        else:
+            parent = directory.parent
+            found.append(Reduced(directory, frames.get(parent.start, frame) if parent else frame))
     if found and handling.icons == "refuse":
         raise RefusedFile(
             f"TIFF whose {found[0].directory.name} is a smaller copy of the picture: let it be "
@@ -133,6 +135,7 @@ def _unfolded(structure: Structure, page: Page) -> list[Page]:
     count = _frames_told(structure, page)
     if count <= 1:
         return [page]
+    refuse_too_many(count, limits.MOST_TIFF_DIRECTORIES, "planes")
     first, *others = page.segments
     size = sum(page.segment_bytes(segment) for segment in page.segments)
     ends = [segment.start + page.segment_bytes(segment) for segment in page.segments]
@@ -161,7 +164,7 @@ def _unfolded(structure: Structure, page: Page) -> list[Page]:
 def _frames_told(structure: Structure, page: Page) -> int:
     """How many planes the description of a single page speaks of."""
     entry = page.directory.entries.get(_DESCRIPTION)
-    text = structure.raw(entry) if entry else b""
+    text = structure.raw(entry)[:_DESCRIPTION_BYTES] if entry else b""
     if text.startswith(b"ImageJ="):
         found = re.search(rb"^images=(\d{1,9})\s*$", text, re.MULTILINE)
         return int(found[1]) if found else 1
@@ -171,7 +174,7 @@ def _frames_told(structure: Structure, page: Page) -> int:
             if told.get("truncated"):
                 form = page.form
                 return int(prod(told["shape"])) // (form.height * form.width * form.samples)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return 1
     return 1
 
@@ -196,6 +199,7 @@ def _refuse_unknown_bytes(structure: Structure, pages: list[Page]) -> None:
                 f"TIFF in which two parts share the bytes from offset {after[0]} on: save it anew"
             )
     strays = _strays(structure, areas)
+    refuse_too_many(len(strays), limits.MOST_TIFF_STRAYS, "runs of bytes that belong to nothing")
     # tifffile writes tags' values once for each page, and points to the first ones only.
     told = b"".join(structure.data[start:end] for start, end in merged(known)) if strays else b""
     for stray, position in strays.items():
@@ -221,8 +225,13 @@ def _strays(structure: Structure, areas: list[tuple[int, int]]) -> dict[bytes, i
 def _copies_in_tags(structure: Structure, handling: Handling) -> tuple[tuple[Directory, int], ...]:
     """Tags that hold a copy of the picture, or a signature over it."""
     found = []
+    searched: dict[tuple[int, int, int], bool] = {}  # pages may share a value
     for directory in structure.directories:
         for entry in directory.entries.values():
+            area = entry.tag, entry.value_at, entry.size
+            if area not in searched:
+                shows = not entry.is_inline and _holds_picture(entry.tag, structure.raw(entry))
+                searched[area] = shows
             place = f"tag {entry.tag} of {directory.name}"
             if entry.tag == _CREDENTIALS:
                 if not handling.drop_signatures:
@@ -231,7 +240,7 @@ def _copies_in_tags(structure: Structure, handling: Handling) -> tuple[tuple[Dir
                         "be dropped (--drop-signatures)"
                     )
                 found.append((directory, entry.tag))
-            elif not entry.is_inline and _holds_picture(entry.tag, structure.raw(entry)):
+            elif searched[area]:
                 if handling.icons != "remove":
                     raise RefusedFile(
                         f"TIFF whose {place} holds a preview or another copy of the picture, which "

@@ -12,6 +12,8 @@ from enum import Enum
 from typing import Literal
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
+from medshield.formats.base import refuse_too_many
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -23,6 +25,10 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _FLOATS = {11: "f", 12: "d"}
+_OVERLAPPING = (
+    "damaged TIFF, or made to do harm: values of its tags overlap, and have more bytes than the "
+    "file has room for"
+)
 
 
 class Role(Enum):
@@ -102,6 +108,10 @@ class Structure:
             raise RefusedFile("damaged TIFF: a BigTIFF whose offsets are not eight bytes long")
         self._seen: set[int] = set()
         self._entries_left = len(data) // self.entry_size
+        self._areas: set[tuple[int, int]] = set()
+        self._bytes_left = len(data) + limits.MOST_TIFF_SHARED_BYTES
+        self._numbers_left = limits.MOST_TIFF_NUMBERS
+        self._numbers: dict[int, tuple[int, ...]] = {}
         self.directories = tuple(self._chain())
 
     @property
@@ -161,15 +171,22 @@ class Structure:
         """The integers of a tag, none where the directory does not have it.
 
         Raises:
-            RefusedFile: it holds something else than integers.
+            RefusedFile: it holds something else than integers, or the file too many of them.
         """
         entry = directory.entries.get(tag)
         if entry is None:
             return ()
+        if entry.position in self._numbers:
+            return self._numbers[entry.position]
         form = _INTEGERS.get(entry.type)
         if form is None:
             raise RefusedFile(f"damaged TIFF: tag {tag} of {directory.name} holds no integers")
-        return struct.unpack(f"{self.order}{entry.count}{form}", self.raw(entry))
+        self._numbers_left -= entry.count
+        read = limits.MOST_TIFF_NUMBERS - self._numbers_left
+        refuse_too_many(read, limits.MOST_TIFF_NUMBERS, "numbers in its tags")
+        found = struct.unpack(f"{self.order}{entry.count}{form}", self.raw(entry))
+        self._numbers[entry.position] = found
+        return found
 
     def limits(self, directory: Directory, tag: int) -> tuple[float, ...]:
         """The integers or floats of a tag, none where there are none."""
@@ -187,13 +204,14 @@ class Structure:
             number += 1
             page = self._directory(Role.PAGE, f"page {number}", start, pointer, None)
             yield page
-            yield from self._below(page)
+            yield from self._below(page, 1)
             pointer = page.end - self.offset_size
         if not number:
             raise RefusedFile("damaged TIFF: it has no page")
 
-    def _below(self, directory: Directory) -> Iterator[Directory]:
+    def _below(self, directory: Directory, level: int) -> Iterator[Directory]:
         """The directories that a directory's tags lead to, and those below them."""
+        refuse_too_many(level, limits.MOST_TIFF_LEVELS, "levels of directories")
         for entry in list(directory.entries.values()):
             is_sub = entry.tag == SUB_DIRECTORIES
             private = entry.tag in _PRIVATE_DIRECTORIES or entry.type in _DIRECTORY_TYPES
@@ -201,6 +219,7 @@ class Structure:
                 continue
             size = entry.size // max(entry.count, 1)
             starts = self.numbers(directory, entry.tag)
+            linked = {0, *starts}
             for index, start in enumerate(starts):
                 role = Role.SUB_PAGE if is_sub else Role.PRIVATE
                 label = f"{role.value} {index + 1}" if is_sub else f"directory {entry.tag}"
@@ -208,9 +227,9 @@ class Structure:
                 pointer = entry.value_at + index * size
                 child = self._directory(role, name, start, pointer, directory)
                 yield child
-                yield from self._below(child)
+                yield from self._below(child, level + 1)
                 # Sub-pages may also be linked to each other (TIFF technical note 1).
-                if is_sub and self.link(child) not in (0, *starts):
+                if is_sub and self.link(child) not in linked:
                     raise RefusedFile(
                         f"TIFF whose {name} is linked to a page that SubIFDs does not name: save "
                         "it anew"
@@ -222,6 +241,7 @@ class Structure:
         if start in self._seen:
             raise RefusedFile(f"damaged TIFF: {name} is the same directory as another one")
         self._seen.add(start)
+        refuse_too_many(len(self._seen), limits.MOST_TIFF_DIRECTORIES, "directories")
         count = self.number(self.count_format, start)
         self._entries_left -= count
         if self._entries_left < 0:
@@ -237,8 +257,18 @@ class Structure:
                 raise RefusedFile(f"damaged TIFF: {name} has tag {entry.tag} twice")
             if entry.value_at + entry.size > len(self.data):
                 raise RefusedFile(f"damaged TIFF: tag {entry.tag} of {name} is cut off")
+            self._claim(entry)
             entries[entry.tag] = entry
         return Directory(role, name, start, end, entries, pointer, parent)
+
+    def _claim(self, entry: Entry) -> None:
+        """Pages may share a value, but values that overlap in many ways take their sum to read."""
+        area = entry.value_at, entry.size
+        if not entry.is_inline and area not in self._areas:
+            self._areas.add(area)
+            self._bytes_left -= entry.size
+        if self._bytes_left < 0:
+            raise RefusedFile(_OVERLAPPING)
 
     def _entry(self, position: int) -> Entry:
         tag, kind = struct.unpack_from(self.order + "HH", self.data, position)
