@@ -12,6 +12,7 @@ from medshield import journal
 from medshield.dicom_release import is_companion
 from medshield.errors import InputError, SourceLost
 from medshield.places import (
+    PLAN,
     Places,
     default_release,
     keep_apart,
@@ -46,13 +47,15 @@ def protect(config: ProtectConfig) -> Outcome:
         make_private_folder(places.private)
         with locked(places.private):
             places.refuse_others(resume=config.resume)
+            is_resumed = (places.private / PLAN).is_file()
             shutil.rmtree(places.scratch, ignore_errors=True)
             try:
                 return _written(ReleaseRun.begun(config, places, found, generator))
             except SourceLost:
                 raise
             except InputError:  # nothing can come of it, so nothing is worth keeping
-                places.remove_unfinished()
+                if not is_resumed:
+                    places.remove_unfinished()
                 raise
 
 
