@@ -115,16 +115,18 @@ class Places:
         Raises:
             InputError: a symbolic link is among what that one left.
         """
-        left = [self.partial, self.private]
-        for folder in tuple(left):
+        for folder in (self.partial, self.private):
+            self._refuse_link(folder)
             for at, folders, names in os.walk(folder):
-                left += (Path(at, name) for name in (*folders, *names))
-        for path in left:
-            if os.path.islink(path):  # noqa: PTH114 (False where no such name can be)
-                raise InputError(
-                    f"{path}: a symbolic link, which no run leaves there; remove it, or "
-                    f"{self.partial.name} and {self.private.name} to start again"
-                )
+                for name in (*folders, *names):
+                    self._refuse_link(Path(at, name))
+
+    def _refuse_link(self, path: Path) -> None:
+        if os.path.islink(path):  # noqa: PTH114 (False where no such name can be)
+            raise InputError(
+                f"{path}: a symbolic link, which no run leaves there; remove it, or "
+                f"{self.partial.name} and {self.private.name} to start again"
+            )
 
 
 def named(path: Path) -> Path:

@@ -13,6 +13,7 @@ from medshield.dicom_release import is_companion
 from medshield.errors import InputError, Unfinished
 from medshield.kept_run import planned
 from medshield.places import (
+    PLAN,
     Places,
     default_release,
     keep_apart,
@@ -47,13 +48,15 @@ def protect(config: ProtectConfig) -> Outcome:
         make_private_folder(places.private)
         with locked(places.private) as lock:
             places.refuse_others(resume=config.resume)
+            is_resumed = (places.private / PLAN).is_file()
             shutil.rmtree(places.scratch, ignore_errors=True)
             try:
                 return _written(ReleaseRun.begun(config, places, found, generator), lock)
             except Unfinished:
                 raise
             except InputError:  # nothing can come of it, so nothing is worth keeping
-                places.remove_unfinished()
+                if not is_resumed:
+                    places.remove_unfinished()
                 raise
 
 

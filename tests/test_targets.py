@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from medshield.errors import InputError
 from medshield.places import Places
 from tests.builders import EIGHT, in_classes, medshield, state, tree
 
@@ -175,6 +176,27 @@ def test_a_target_that_belongs_to_somebody_else(tmp_path, source, command):
     assert run.err.count("\n") == 1
     assert "you may write to" in run.err
     assert list((tmp_path / "theirs").iterdir()) == []
+
+
+def test_a_mistake_when_a_run_is_resumed_takes_nothing_away(tmp_path, source, whole, monkeypatch):
+    """Such as a device that this machine does not have."""
+    release = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        failing = Failing(os.replace, 9, errno.ENOSPC)
+        patch.setattr(Path, "replace", lambda path, to: failing(path, to))
+        failed(medshield("protect", source, "-o", release, *SETTINGS), release)
+    left = state(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("medshield.release_run.pick_device", no_device)
+        failed(medshield("protect", source, "-o", release, *SETTINGS, "--resume"), release)
+    lost = left.keys() - state(tmp_path).keys()
+    assert {path for path in lost if "scratch" not in path} == set()  # there, halves may go
+    assert medshield("protect", source, "-o", release, *SETTINGS, "--resume").code == 0
+    assert tree(release) == whole
+
+
+def no_device(_name):
+    raise InputError("--device cuda: there is none here; take cpu")
 
 
 STOPPED = """

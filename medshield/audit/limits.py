@@ -27,5 +27,8 @@ MOST_FOLDERS = 1 << 17
 MOST_LEVELS = 16
 """How deep directories of a TIFF lie in each other."""
 
+MOST_NUMBERS = 1 << 24
+"""In the tags of all directories of a TIFF."""
+
 MOST_SHARED_BYTES = 1 << 26
 """By which the values of a TIFF's tags may have more bytes than the file, as pages share some."""

@@ -74,6 +74,8 @@ class Directories:
         self.header = 16 if self.big else 8
         self._offset = "Q" if self.big else "L"
         self._seen: set[int] = set()
+        self._counted: set[tuple[int, int]] = set()
+        self._numbers = 0
         self._values: dict[Area, bytes] = {}
         self._bytes_left = len(data) + limits.MOST_SHARED_BYTES
         self._copy: bytearray | None = None
@@ -89,11 +91,19 @@ class Directories:
         return [int(number) for number in self.reals(folder, tag)]
 
     def reals(self, folder: Folder, tag: int) -> list[float]:
-        """The numbers of a tag, none where there is no such tag."""
+        """The numbers of a tag, none where there is no such tag.
+
+        Raises:
+            RefusedFile: all pages' tags have too many, as they share them.
+        """
         found = folder.tags.get(tag)
         form = _FORMS.get(found.kind, "c") if found else "c"
         if found is None or form in ("c", "LL", "ll"):
             return []
+        if (folder.start, tag) not in self._counted:
+            self._counted.add((folder.start, tag))
+            self._numbers += found.count
+            refuse_many(self._numbers, limits.MOST_NUMBERS, "numbers in its tags")
         return list(struct.unpack(f"{self.order}{found.count}{form}", found.value))
 
     def pixels(self, folder: Folder) -> list[Area]:

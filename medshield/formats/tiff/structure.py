@@ -110,7 +110,7 @@ class Structure:
         self._entries_left = len(data) // self.entry_size
         self._areas: set[tuple[int, int]] = set()
         self._bytes_left = len(data) + limits.MOST_TIFF_SHARED_BYTES
-        self._numbers_left = limits.MOST_TIFF_NUMBERS
+        self._numbers_read = 0
         self._numbers: dict[int, tuple[int, ...]] = {}
         self.directories = tuple(self._chain())
 
@@ -181,9 +181,8 @@ class Structure:
         form = _INTEGERS.get(entry.type)
         if form is None:
             raise RefusedFile(f"damaged TIFF: tag {tag} of {directory.name} holds no integers")
-        self._numbers_left -= entry.count
-        read = limits.MOST_TIFF_NUMBERS - self._numbers_left
-        refuse_too_many(read, limits.MOST_TIFF_NUMBERS, "numbers in its tags")
+        self._numbers_read += entry.count
+        refuse_too_many(self._numbers_read, limits.MOST_TIFF_NUMBERS, "numbers in its tags")
         found = struct.unpack(f"{self.order}{entry.count}{form}", self.raw(entry))
         self._numbers[entry.position] = found
         return found
