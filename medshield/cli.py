@@ -18,6 +18,7 @@ from medshield.cli_options import (
     METHOD_NAMES,
     annotation_options,
     chosen,
+    engine_options,
     fail_above_option,
     fitting,
     handling,
@@ -145,6 +146,8 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
         generator=values.get("generator"),
         device=values["device"],
         workers=values["workers"],
+        engine=values.get("engine", "local"),
+        ray_address=values.get("ray_address"),
         resume=values.get("resume", False),
         effort=values["effort"],
         surrogate_weights=values["surrogate_weights"],
@@ -169,18 +172,27 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
     is_flag=True,
     help="Finish an interrupted run; with nothing to finish, start from the beginning.",
 )
+@option(
+    "--shard",
+    metavar="I/N",
+    help="Write every Nth file alone, beginning with the Ith; then `merge`. Goes on with a share "
+    "that was interrupted.",
+)
+@engine_options
 @running
 @talking
-def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> int:
+def protect(
+    source: Path, output: Path | None, dry_run: bool, shard: str | None, **values: Any
+) -> int:
     """Learn the perturbation and write the release.
 
     \b
     medshield protect ./dicoms --method em --eps 8/255
     medshield protect ./new-images --generator ./dicoms-protected.private/generator
+    medshield protect ./dicoms --eps 8/255 --shard 3/8      one of eight jobs of a cluster
     """
     _set_up(values, source)
     from medshield import tables
-    from medshield.places import Places
     from medshield.planning import plan
     from medshield.protect import protect as run
 
@@ -189,15 +201,46 @@ def protect(source: Path, output: Path | None, dry_run: bool, **values: Any) -> 
         found = plan(config)
         _print(values["as_json"], found.to_json(), tables.scan_text(found))
         return EXIT_REFUSED if found.with_action("refuse") else 0
-    outcome = run(config)
+    if shard is not None:
+        from medshield.shares import Share, protect_share
+
+        share = protect_share(config, Share.parse(shard))
+        _print(values["as_json"], share.to_json(), tables.share_text(share))
+        return 0
+    return _released(run(config), values["as_json"])
+
+
+def _released(outcome: Any, as_json: bool) -> int:
+    from medshield import tables
+    from medshield.places import Places
+
     document = {
         "release": str(outcome.release),
         "private": str(Places(outcome.release).private),
         **outcome.summary,
         "refused": [{"path": r.path, "reason": r.reason} for r in outcome.refused],
     }
-    _print(values["as_json"], document, tables.outcome_text(outcome))
+    _print(as_json, document, tables.outcome_text(outcome))
     return EXIT_REFUSED if outcome.refused else 0
+
+
+@cli.command(short_help="Complete a release that was written in shares.")
+@click.argument("release", type=FOLDER)
+@running
+@talking
+def merge(release: Path, **values: Any) -> int:
+    """Complete a release that was written in shares (see protect --shard).
+
+    \b
+    medshield protect ./dicoms -o ./release --eps 8/255 --shard 1/2
+    medshield protect ./dicoms -o ./release --eps 8/255 --shard 2/2
+    medshield merge ./release
+    """
+    _set_up(values)
+    from medshield.shares import merge as run
+
+    outcome = run(release, device=values["device"], workers=values["workers"])
+    return _released(outcome, values["as_json"])
 
 
 @cli.command(short_help="Only learn the noise generator, for later use.")

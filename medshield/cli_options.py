@@ -233,6 +233,20 @@ running = options(
         help="Files read and written at a time.",
     ),
 )
+engine_options = options(
+    option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Who writes the files: this machine, or a Ray cluster.",
+    ),
+    option(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="Of the cluster, such as ray://head:10001; RAY_ADDRESS, or this machine, if absent.",
+    ),
+)
 talking = options(
     option(  # before --json, which it may hold
         "--config",

@@ -20,8 +20,16 @@ class InputError(MedshieldError):
     exit_code = 2
 
 
-class SourceLost(InputError):
+class Unfinished(InputError):
+    """A run can't go on now; what it has done is kept, and `--resume` goes on from there."""
+
+
+class SourceLost(Unfinished):
     """The whole source is gone while a run is at it, which can go on when it is back."""
+
+
+class WorkerLost(Unfinished):
+    """A process that did a part of the work was killed."""
 
 
 class VerdictError(MedshieldError):

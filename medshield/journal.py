@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from medshield.manifest import Record, sha256
 from medshield.private import write_private
 
 JOURNAL = "progress.jsonl"
+SHARES = "shares"
+"""Folder of the shares' own journals."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finished:
     """One file that is done with.
 
@@ -58,31 +61,35 @@ def opened(path: Path, known: Iterable[Finished]) -> Iterator[Journal]:
         yield Journal(file)
 
 
-def files(private: Path) -> list[Path]:
-    """The journals of a run and of its shares."""
-    return sorted(private.glob("progress*.jsonl"))
-
-
-def read(private: Path, folder: Path) -> dict[str, Finished]:
-    """What interrupted runs finished, as far as their files are in the folder and whole.
+def read(private: Path, folder: Path, wanted: Container[str] | None = None) -> dict[str, Finished]:
+    """By path, what a run and its shares finished, as far as their files are whole.
 
     Args:
-        private: holds their journals.
+        private: holds the journals.
         folder: the release that grows.
+        wanted: these paths alone; None for all.
     """
     done: dict[str, Finished] = {}
-    for line in (line for path in files(private) for line in path.read_text().splitlines()):
-        try:
-            text, checksum, renewed = json.loads(line)
-            record = Record.from_line(text)
-        except (ValueError, TypeError):
-            continue  # the line that the interruption cut short
-        done[record.path] = Finished(record, checksum, renewed)
+    for journal in (private / JOURNAL, *sorted(private.glob(f"{SHARES}/*/{JOURNAL}"))):
+        for line in journal.read_text().splitlines() if journal.is_file() else []:
+            try:
+                text, checksum, renewed = json.loads(line)
+                record = Record.from_line(text)
+            except (ValueError, TypeError):
+                continue  # the line that an interruption cut short
+            if wanted is None or record.path in wanted:
+                done[record.path] = Finished(record, checksum, renewed)
     return {
         path: finished
         for path, finished in done.items()
         if finished.record.sha256 is None or _is_whole(folder / path, finished.record.sha256)
     }
+
+
+def remove(private: Path) -> None:
+    """Take the journals away, when all that they tell is in the release."""
+    (private / JOURNAL).unlink(missing_ok=True)
+    shutil.rmtree(private / SHARES, ignore_errors=True)
 
 
 def _is_whole(path: Path, digest: str) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +21,7 @@ STATUSES = frozenset({"protected", "copied", "omitted", "refused"})
 NUMBERS = ("bytes", "epsilon_stored", "max_abs_delta", "psnr", "ssim")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One line of the manifest.
 
@@ -53,7 +53,7 @@ class Record:
         """One line of JSON; a number that JSON has no word for is null."""
         fields = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
+            for name, value in ((name, getattr(self, name)) for name in FIELDS)
         }
         return json.dumps(fields, ensure_ascii=True)
 
@@ -80,6 +80,9 @@ class Record:
         """Whether the path, as it is written, leads to a file below the release."""
         parts = PurePosixPath(self.path).parts
         return bool(parts) and parts[0] != "/" and ".." not in parts and "\0" not in self.path
+
+
+FIELDS = tuple(field.name for field in fields(Record))
 
 
 def sha256(path: Path) -> str:

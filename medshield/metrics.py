@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 SSIM_WINDOW = 7
 """Side of the square that structural similarity is measured in, px."""
+_STRIP = 32
+"""Rows of windows that are measured at a time."""
 _ADDED_AT_ONCE = 1 << 16
 
 
@@ -197,18 +199,46 @@ def ssim_of_frames(original: Array, changed: Array, data_range: float) -> NDArra
     Returns:
         (frames,) at most 1.
     """
-    from skimage.metrics import structural_similarity
-
     if min(original.shape[1:3]) < SSIM_WINDOW:
         return np.full(len(original), np.nan)
-    each = [
-        structural_similarity(  # type: ignore[no-untyped-call]
-            a.astype(np.float64),
-            b.astype(np.float64),
-            data_range=data_range,
-            channel_axis=-1,
-            win_size=SSIM_WINDOW,
-        )
-        for a, b in zip(original, changed, strict=True)
-    ]
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN, and the ends of float64
+        each = [
+            _similarity(np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0), data_range)
+            for a, b in zip(original, changed, strict=True)
+        ]
     return np.array(each, np.float64)
+
+
+def _similarity(one: Array, other: Array, data_range: float) -> float:
+    """Mean structural similarity of two images, (channels, height, width).
+
+    Over windows that lie inside, with unbiased variances, as scikit-image has it; the tests hold it
+    against that. Sums of windows are made of sums of two and four, in strips of rows that fit a
+    processor's cache, which takes a fifth of its time.
+    """
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    area = SSIM_WINDOW**2
+    height, width = one.shape[1] - SSIM_WINDOW + 1, one.shape[2] - SSIM_WINDOW + 1
+    total = 0.0
+    for start in range(0, height, _STRIP):
+        rows = slice(start, start + _STRIP + SSIM_WINDOW - 1)
+        x, y = (values[:, rows].astype(np.float64) for values in (one, other))
+        sums = _window_sums(np.stack([x, y, x * x + y * y, x * y])) / area
+        squares, product = sums[0] ** 2 + sums[1] ** 2, sums[0] * sums[1]
+        unbiased = area / (area - 1)
+        spread, shared = unbiased * (sums[2] - squares), unbiased * (sums[3] - product)
+        total += float(
+            np.sum((2 * product + c1) * (2 * shared + c2) / ((squares + c1) * (spread + c2)))
+        )
+    return float(total / (len(one) * height * width))
+
+
+def _window_sums(values: Array) -> Array:
+    """Sums over all windows of SSIM_WINDOW px a side, of the last two axes."""
+    for axis in (-2, -1):
+        values = np.moveaxis(values, axis, 0)
+        count = len(values) - SSIM_WINDOW + 1
+        twos = values[:-1] + values[1:]
+        fours = twos[:-2] + twos[2:]
+        values = np.moveaxis(fours[:count] + twos[4:][:count] + values[6:], 0, axis)
+    return values

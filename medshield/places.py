@@ -6,8 +6,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,10 @@ from medshield.errors import InputError
 CONFIGURATION = "config.json"
 PLAN = "plan.jsonl"
 GENERATOR = "generator"
+_BETWEEN_TRIES, _TRIES = 0.3, 10
+"""Seconds, and how often a lock is tried that others hold for a moment."""
+_PROCESS = secrets.token_hex(4)
+"""Unlike those of other processes, on whatever machine."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,12 @@ class Places:
         return self.private / "scratch"
 
     def temporary(self, path: str) -> Path:
-        """A name for a file of the release while it is written, of this file's own.
+        """A name for a file of the release while this process writes it, of this file's own.
 
         Codecs may look at its end, such as `.nii.gz`.
         """
         own = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()
-        return self.scratch / f"{own}-{Path(path).name[-16:]}"
+        return self.scratch / f"{own}-{_PROCESS}-{Path(path).name[-16:]}"
 
     def put(self, temporary: Path, path: str) -> None:
         """Give a whole file its place in the release that grows."""
@@ -144,26 +150,80 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[int]:
     """Keep two runs, say of a job that was started again, from writing to one release.
+
+    Yields the descriptor that holds the lock.
 
     Raises:
         InputError: another process is at it.
     """
+    with _opened(folder) as descriptor:
+        _lock_soon(descriptor, fcntl.LOCK_EX, folder)
+        yield descriptor
+
+
+@contextmanager
+def joined(
+    folder: Path, is_ready: Callable[[], bool], get_ready: Callable[[], None], *, is_first: bool
+) -> Iterator[None]:
+    """Let many runs write to one release, which one of them gets ready while the others wait.
+
+    Args:
+        folder: is locked, against runs that want it for themselves.
+        is_ready: whether nothing is left to get ready.
+        get_ready: called by one.
+        is_first: this run may get ready where the file system has no locks to agree by.
+
+    Raises:
+        InputError: a run has it for itself, or there are no locks.
+    """
+    with _opened(folder) as descriptor:
+        while not is_ready():
+            has_it = _lock(descriptor, fcntl.LOCK_EX)
+            if has_it or (has_it is None and is_first):
+                if not is_ready():
+                    get_ready()
+                break
+            if has_it is None:
+                raise InputError(
+                    f"{folder}: the file system has no locks to agree by; start shard 1 of them, "
+                    "and the others as soon as it writes files"
+                )
+            time.sleep(_BETWEEN_TRIES)
+        _lock_soon(descriptor, fcntl.LOCK_SH, folder)
+        yield
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise InputError(
-            f"{folder}: another run is writing this release; wait for it, or choose another -o"
-        ) from None
-    except OSError:
-        pass  # a network file system without locks: as safe as it was
-    try:
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int) -> bool | None:
+    """Whether it has the lock now; None where the file system knows no locks."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None  # as safe as it was
+    return True
+
+
+def _lock_soon(descriptor: int, kind: int, folder: Path) -> None:
+    """Take a lock that others may hold for a moment: processes of a run that was just killed."""
+    for _ in range(_TRIES):
+        if _lock(descriptor, kind) is not False:
+            return
+        time.sleep(_BETWEEN_TRIES)
+    raise InputError(
+        f"{folder}: another run is writing this release; wait for it, or choose another -o"
+    )
 
 
 @contextmanager

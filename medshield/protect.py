@@ -10,7 +10,7 @@ import shutil
 
 from medshield import journal
 from medshield.dicom_release import is_companion
-from medshield.errors import InputError, SourceLost
+from medshield.errors import InputError, Unfinished
 from medshield.places import (
     Places,
     default_release,
@@ -42,11 +42,11 @@ def protect(config: ProtectConfig) -> Outcome:
     found = planned(config, generator, places)
     with target_errors(places.release, resumable=True):
         make_private_folder(places.private)
-        with locked(places.private):
+        with locked(places.private) as lock:
             shutil.rmtree(places.scratch, ignore_errors=True)
             try:
-                return _written(ReleaseRun.begun(config, places, found, generator))
-            except SourceLost:
+                return _written(ReleaseRun.begun(config, places, found, generator), lock)
+            except Unfinished:
                 raise
             except InputError:  # nothing can come of it, so nothing is worth keeping
                 places.remove_unfinished()
@@ -66,11 +66,11 @@ def places_of(config: ProtectConfig) -> Places:
     return places
 
 
-def _written(run: ReleaseRun) -> Outcome:
+def _written(run: ReleaseRun, lock: int) -> Outcome:
     """All files, the papers, and the name."""
     finished = run.finished()
     todo = [file for file in run.found.files if file.path not in finished]
     with journal.opened(run.places.private / journal.JOURNAL, finished.values()) as log:
-        done = run.write([file for file in todo if not is_companion(file)], log)
+        done = run.write([file for file in todo if not is_companion(file)], log, lock)
         run.write_cost(applied=not finished)
         return run.complete(finished | {one.record.path: one for one in done}, log)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,8 @@ class ProtectConfig:
         generator: apply this one instead of fitting.
         device: auto, cpu or cuda.
         workers: files read and written at a time.
+        engine: "local", or "ray" to write files on a cluster.
+        ray_address: of the cluster; see `ray_engine.write_on_ray`.
         resume: go on where an interrupted run stopped.
         effort: multiplies the training steps of the method.
         surrogate_weights: FILE or NAME=FILE of ImageNet weights, for a surrogate that starts from
@@ -50,6 +53,8 @@ class ProtectConfig:
     generator: Path | None = None
     device: str = "auto"
     workers: int = 2
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
     resume: bool = False
     effort: float = 1.0
     surrogate_weights: Path | None = None
@@ -65,12 +70,35 @@ class ProtectConfig:
             masks=_absolute(self.annotations.masks, self.source),
         )
         settings = asdict(replace(self, annotations=annotations))
-        for name in ("workers", "device", "resume", "target"):
+        for name in ("workers", "engine", "ray_address", "device", "resume", "target"):
             del settings[name]
         settings["source"] = str(self.source.resolve())
         settings["generator"] = self.generator and str(self.generator.resolve())
         settings["version"] = __version__
         return json.loads(json.dumps(settings, default=str))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_fingerprint(
+        cls, values: Mapping[str, Any], target: Path, device: str, workers: int
+    ) -> ProtectConfig:
+        """What a run was asked to do.
+
+        Args:
+            values: as `fingerprint` gives them.
+            target: the release.
+            device: auto, cpu or cuda.
+            workers: files read and written at a time.
+        """
+        known: dict[str, Any] = {name: value for name, value in values.items() if name != "version"}
+        for name in ("source", "generator", "surrogate_weights"):
+            known[name] = known[name] and Path(known[name])
+        labels = dict(known["annotations"])
+        for name in ("labels", "masks"):
+            labels[name] = labels[name] and Path(labels[name])
+        known["annotations"] = AnnotationOptions(**labels)
+        known["handling"] = Handling(**known["handling"])
+        known["epsilon"] = known["epsilon"] and Fraction(known["epsilon"])
+        return cls(**known, target=target, device=device, workers=workers, resume=True)
 
 
 def _absolute(path: Path | None, source: Path) -> Path | None:

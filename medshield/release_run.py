@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.dataset.walk import see_source
 from medshield.dicom_release import DicomRelease
+from medshield.engines import Order, write_locally
 from medshield.errors import InputError
 from medshield.fitting import fitted, new_key
 from medshield.generator import Generator, read_key
@@ -33,7 +34,8 @@ from medshield.places import CONFIGURATION, GENERATOR, PLAN, Places, sync_folder
 from medshield.planning import plan_for
 from medshield.private import make_private_folder, write_private
 from medshield.protect_config import ProtectConfig
-from medshield.release_writer import ReleaseWriter
+from medshield.ray_engine import write_on_ray
+from medshield.release_writer import ReleaseWriter, blocks_of
 from medshield.text import epsilon_text
 from medshield.versions import versions
 
@@ -109,21 +111,37 @@ class ReleaseRun:
         generator.save(kept)
         return cls(config, places, found, generator, fitted_here)
 
-    def finished(self) -> dict[str, Finished]:
-        """By path, what this run and earlier ones, or others at shares, have finished."""
-        return journal.read(self.places.private, self.places.partial)
+    def finished(self, wanted: Container[str] | None = None) -> dict[str, Finished]:
+        """By path, what this run and earlier ones, or others at shares, have finished.
 
-    def write(self, files: Sequence[SourceFile], log: journal.Journal) -> list[Finished]:
-        """Write files that are no companions."""
+        Args:
+            wanted: these paths alone; None for all.
+        """
+        return journal.read(self.places.private, self.places.partial, wanted)
+
+    def write(self, files: Sequence[SourceFile], log: journal.Journal, lock: int) -> list[Finished]:
+        """Write files that are no companions.
+
+        Args:
+            files: of the plan.
+            log: told of each file.
+            lock: see `engines.write_in_processes`.
+        """
         config = self.config
-        writer = ReleaseWriter(
-            self.found, self.generator, self.places, log, config.workers, config.min_ssim
-        )
-        done = []
-        with progress.bar("protecting") as update, closing(writer.write(files)) as results:
-            for one in results:
-                done.append(one)
+        order = Order(self.found, self.places, config.device, config.min_ssim)
+        blocks = list(blocks_of(files))
+        done: list[Finished] = []
+        with progress.bar("protecting") as update:
+
+            def keep(one: Finished) -> None:
+                done.append(log.add(one))
                 update(len(done), len(files))
+
+            if config.engine == "ray":
+                write_on_ray(order, blocks, keep, address=config.ray_address)
+            else:
+                writer = ReleaseWriter(self.found, self.generator, self.places, config.min_ssim)
+                write_locally(order, writer, blocks, keep, workers=config.workers, lock=lock)
         return done
 
     def complete(self, finished: dict[str, Finished], log: journal.Journal) -> Outcome:
@@ -252,8 +270,9 @@ def _finish(
     places.partial.rename(places.release)
     sync_folder(places.release.parent)
     shutil.rmtree(places.scratch, ignore_errors=True)
-    for path in (*journal.files(places.private), places.private / PLAN, places.private / KEY):
-        path.unlink(missing_ok=True)  # the generator's folder holds the key
+    journal.remove(places.private)
+    for name in (PLAN, KEY):  # the generator's folder holds the key
+        (places.private / name).unlink(missing_ok=True)
     backbone = setting.pretrained.name if setting.pretrained else None
     return Outcome(places.release, tuple(records), summary, backbone)
 

@@ -6,13 +6,10 @@ Memory is bounded by a block of images, whatever the size of the data set.
 from __future__ import annotations
 
 import shutil
-from collections import abc
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from math import prod
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,7 +26,7 @@ from medshield.errors import RefusedFile
 from medshield.formats import DecodedImage, codec_named
 from medshield.formats.series import Frames, MadeFrames, held
 from medshield.generator import Generator
-from medshield.journal import Finished, Journal
+from medshield.journal import Finished
 from medshield.manifest import Record
 from medshield.methods.base import BLOCK
 from medshield.movement import Movement
@@ -47,62 +44,43 @@ class ReleaseWriter:
     """Writes files of a source into a release that grows.
 
     Args:
-        found: the plan.
+        found: the plan; its files play no part.
         generator: makes the perturbations.
         places: of the release.
-        journal: told of each file as soon as it is whole.
-        workers: files read and written at a time.
         min_ssim: structural similarity that every frame keeps; None for no such bound.
     """
 
     def __init__(
-        self,
-        found: Scan,
-        generator: Generator,
-        places: Places,
-        journal: Journal,
-        workers: int,
-        min_ssim: float | None = None,
+        self, found: Scan, generator: Generator, places: Places, min_ssim: float | None = None
     ) -> None:
         self._found = found
         self._generator = generator
         self._places = places
-        self._journal = journal
-        self._workers = workers
         self._min_ssim = min_ssim
-        self._perturbing = Lock()
 
-    def write(self, files: Sequence[SourceFile]) -> abc.Generator[Finished, None, None]:
-        """Do what is planned for each file; yields as files are done, other files first.
+    def written(self, block: Sequence[SourceFile]) -> Iterator[Finished]:
+        """Do what is planned for each file; yields as files are done.
 
-        An interruption lets the files that are being written come to an end, and no more.
+        Args:
+            block: not many, as all of its images that are not huge are held in memory.
+
+        Raises:
+            SourceLost: nothing of the source is left.
+            OSError: the release can't be written.
         """
-        others = [file for file in files if file.action != "protect"]
-        images = [file for file in files if file.action == "protect"]
-        pool = ThreadPoolExecutor(self._workers)
-        try:
-            yield from pool.map(self._not_protected, others)
-            for block in _blocks(images):
-                yield from self._written_block(pool, block)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _written_block(
-        self, pool: ThreadPoolExecutor, block: Sequence[SourceFile]
-    ) -> Iterator[Finished]:
         ready: list[tuple[SourceFile, DecodedImage, Tensor]] = []
-        for file, read in zip(block, pool.map(self._read, block), strict=True):
+        for file in block:
+            if file.action != "protect":
+                yield self._not_protected(file)
+                continue
+            read = self._read(file)
             if isinstance(read, str):
-                yield self._journal.add(self._refused(file, read))
+                yield self._refused(file, read)
             else:
                 ready.append((file, *read))
         deltas = self._deltas(ready)
-        jobs = [
-            pool.submit(self._protected, file, image, delta)
-            for (file, image, _), delta in zip(ready, deltas, strict=True)
-        ]
-        for job in jobs:
-            yield job.result()
+        for (file, image, _), delta in zip(ready, deltas, strict=True):
+            yield self._protected(file, image, delta)
 
     def _read(self, file: SourceFile) -> tuple[DecodedImage, Tensor] | str:
         """The image and its target, or why it is refused."""
@@ -152,14 +130,13 @@ class ReleaseWriter:
             image.part(frames), self._found.ranges[file.kind], setting.channels, setting.size
         )
         names = examples.frame_names(file)[frames]
-        with self._perturbing:
-            return self._generator.perturb(grid, target[frames], names)
+        return self._generator.perturb(grid, target[frames], names)
 
     def _not_protected(self, file: SourceFile) -> Finished:
         if file.action == "copy":
-            return self._journal.add(self._copied(file))
+            return self._copied(file)
         record = Record(file.path, STATUS_OF_ACTION[file.action], file.format, reason=file.reason)
-        return self._journal.add(Finished(record))
+        return Finished(record)
 
     def _copied(self, file: SourceFile) -> Finished:
         temporary = self._places.temporary(file.path)
@@ -187,9 +164,9 @@ class ReleaseWriter:
             finished = self._written(file, image, delta, temporary)
         except RefusedFile as error:
             temporary.unlink(missing_ok=True)
-            return self._journal.add(self._refused(file, str(error)))
+            return self._refused(file, str(error))
         self._places.put(temporary, file.path)
-        return self._journal.add(finished)
+        return finished
 
     def _written(
         self, file: SourceFile, image: DecodedImage, delta: Deltas, target: Path
@@ -244,13 +221,13 @@ class ReleaseWriter:
         return Finished(Record(file.path, "refused", file.format, reason=reason))
 
 
-def _blocks(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
+def blocks_of(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
     """Runs of files that fill a block of the method's, or the memory that one may take."""
     block: list[SourceFile] = []
     frames = values = 0
     for file in files:
         block.append(file)
-        frames += file.shape[0]
+        frames += file.shape[0] if file.shape else 1
         values += prod(file.shape)
         if frames >= BLOCK or values >= MOST_VALUES_A_BLOCK:
             yield block

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medshield.manifest import Record
     from medshield.preview import Preview
     from medshield.release_run import Outcome
+    from medshield.shares import ShareOutcome
     from medshield.verify import Evidence
 
 MOST_NAMED = 10
@@ -157,6 +158,18 @@ def outcome_text(outcome: Outcome) -> str:
         ("next", f"medshield verify {shlex.quote(str(outcome.release))}{labels}"),
     ]
     return f"{printable(str(outcome.release))}: {_statuses(summary['counts'])}\n{_facts(rows)}"
+
+
+def share_text(outcome: ShareOutcome) -> str:
+    """What `protect --shard` prints."""
+    share, release = outcome.share, str(outcome.release)
+    earlier = len(outcome.finished) - outcome.written
+    by_earlier = {"by an earlier run": earlier} if earlier else {}
+    counts = counted({"written": outcome.written, **by_earlier})
+    refused = f", {outcome.refused} refused" if outcome.refused else ""
+    rows = [("next", f"medshield merge {shlex.quote(release)}, when all shares are written")]
+    head = f"{printable(release)}: share {share.number} of {share.count}"
+    return f"{head}: {counts}{refused}\n{_facts(rows)}"
 
 
 def _asked(backbone: str | None) -> str:

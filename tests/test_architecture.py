@@ -14,7 +14,7 @@ PACKAGE = ROOT / "medshield"
 FLOORS = [
     # The ball, the key, the gradient loop, and what has no idea of images.
     {"__init__", "errors", "budget", "keys", "randomness", "projected_gradient"}
-    | {"places", "private", "progress", "text", "versions"},
+    | {"places", "private", "processes", "progress", "text", "versions"},
     # Bytes to stored values and back; and a second reading, for `check`.
     {"audit", "formats"},
     # What a folder holds, and measures.
@@ -47,6 +47,7 @@ FLOORS = [
         "cost_table",
         "contact_sheet",
         "dicom_release",
+        "engines",
         "fitting",
         "medmnist_folder",
         "planning",
@@ -54,8 +55,16 @@ FLOORS = [
         "protect",
         "protect_config",
     }
-    | {"fidelity", "frontier", "leakage_table", "release_run", "release_writer", "reports"}
-    | {"tables", "verify"}
+    | {
+        "fidelity",
+        "frontier",
+        "leakage_table",
+        "ray_engine",
+        "release_run",
+        "release_writer",
+        "reports",
+    }
+    | {"shares", "tables", "verify"}
     | {"chosen_cells", "preparation", "rounds", "verify_config"},
     # The command line.
     {"cli", "cli_exit", "cli_options", "__main__"},

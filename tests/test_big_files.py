@@ -14,6 +14,8 @@ from tests.builders import manifest, medshield, tree
 from tests.tools import big_file, generated
 
 OPTIONS = ("--method", "synthetic", "--eps", "8/255", "--labels", "none", "--seed", 0)
+ALONE = ("--workers", 1)
+"""Other processes would not know what a test has set."""
 FEW = (
     "8 bit, many frames.dcm",
     "JPEG 2000, five frames.dcm",
@@ -35,7 +37,7 @@ def frame_by_frame(monkeypatch):
 
 
 def released(source, target, *options):
-    run = medshield("protect", source, "-o", target, *OPTIONS, *options)
+    run = medshield("protect", source, "-o", target, *OPTIONS, *ALONE, *options)
     assert run.code in (0, 3), run
     return tree(target)
 
@@ -99,7 +101,7 @@ def test_no_large_file_is_ever_held(name, tmp_path, monkeypatch):
     monkeypatch.setattr(series, "BYTES_HELD", 1 << 18)
     tracemalloc.start()
     try:
-        run = medshield("protect", source, "-o", tmp_path / "out", *OPTIONS)
+        run = medshield("protect", source, "-o", tmp_path / "out", *OPTIONS, *ALONE)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -5,7 +5,7 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skimage.metrics import peak_signal_noise_ratio
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from medshield import metrics
 
@@ -129,6 +129,21 @@ def test_psnr():
 def test_psnr_of_a_uniform_shift_of_one_part_in_ten_is_20_db():
     image = np.full((1, 8, 8, 1), 100, np.uint8)
     assert metrics.psnr(image, image - 10, 100) == pytest.approx(20)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 7, 1), (2, 40, 23, 3), (1, 100, 71, 1)])
+@pytest.mark.parametrize(("kind", "width"), [(np.uint8, 255), (np.int16, 4096), (np.float32, 1.0)])
+def test_ssim_is_that_of_scikit_image(shape, kind, width):
+    rng = np.random.default_rng(0)
+    clean = (rng.random(shape) * width).astype(kind)
+    changed = (clean + rng.normal(0, 0.05 * width, shape)).clip(0, width).astype(kind)
+    expected = [
+        structural_similarity(
+            a.astype(np.float64), b.astype(np.float64), data_range=width, channel_axis=-1
+        )
+        for a, b in zip(clean, changed, strict=True)
+    ]
+    assert metrics.ssim_of_frames(clean, changed, width) == pytest.approx(expected, abs=1e-10)
 
 
 def test_ssim():

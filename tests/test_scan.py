@@ -12,6 +12,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from medshield import processes
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan
 from medshield.dataset.walk import walk
@@ -236,11 +237,11 @@ def test_no_folder_or_nothing_in_it_is_an_error(tmp_path, make):
         look(tmp_path / "source")
 
 
-def test_progress_counts_every_image(folder):
+def test_progress_counts_every_file(folder):
     (folder / "notes.txt").touch()
     steps = []
     look(folder, progress=lambda done, total: steps.append((done, total)))
-    assert steps == [(number, 8) for number in range(1, 9)]
+    assert steps == [(number, 9) for number in range(1, 10)]
 
 
 def test_nothing_is_written(folder):
@@ -353,3 +354,15 @@ def test_the_summary_adds_up(folder):
     (intensity,) = summary["intensity"].values()
     assert (intensity["low"], intensity["high"]) == (0, 255)
     assert intensity["reason"]
+
+
+def test_processes_look_as_one_does(folder, monkeypatch):
+    (folder / "notes.txt").touch()
+    (folder / "broken.png").write_bytes(b"no image")
+    alone = look(folder, workers=3)
+    monkeypatch.setattr(processes, "WORTH_STARTING", 0.0)
+    monkeypatch.setattr(processes, "CHUNK", 2)
+    begun, pool_of = [], processes.pool_of
+    monkeypatch.setattr(processes, "pool_of", lambda count: begun.append(count) or pool_of(count))
+    assert look(folder, workers=3) == alone
+    assert begun == [3]

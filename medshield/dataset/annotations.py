@@ -29,7 +29,7 @@ TASKS = ("auto", "classification", "multilabel", "segmentation")
 NEARLY_ALL = 0.9  # of the images have masks: then the folder is one for segmentation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """What one image stands for.
 

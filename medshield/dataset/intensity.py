@@ -79,17 +79,25 @@ def range_name(kind: str, width: float, ranges: Mapping[str, IntensityRange]) ->
     Raises:
         RefusedFile: none was declared for its kind.
     """
-    names = [name for name in ranges if name == kind or name.startswith(f"{kind}, scale ")]
-    if not names:
-        raise RefusedFile(f"no intensity range is declared for {kind} files")
+    names = _declared(kind, ranges)
     if len(names) == 1:
         return names[0]
     width = min(max(width, 1e-300), 1e300)
     return min(names, key=lambda name: abs(math.log(ranges[name].width / width)))
 
 
+def _declared(kind: str, ranges: Mapping[str, IntensityRange]) -> list[str]:
+    names = [name for name in ranges if name == kind or name.startswith(f"{kind}, scale ")]
+    if not names:
+        raise RefusedFile(f"no intensity range is declared for {kind} files")
+    return names
+
+
 def range_of(image: DecodedImage, ranges: Mapping[str, IntensityRange]) -> IntensityRange:
     """The declared range of an image; see `range_name`."""
+    names = _declared(image.kind, ranges)
+    if len(names) == 1:
+        return ranges[names[0]]  # whatever its spread, which takes time to find
     return ranges[range_name(image.kind, spread_of(image), ranges)]
 
 

@@ -6,7 +6,7 @@ Whoever goes on with a run acts on the same plan, and reads no file again to mak
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from medshield.dataset.scanned import Scan, SourceFile
 from medshield.dataset.walk import stamps_of, walk
 from medshield.formats import Handling, IntensityRange
 from medshield.private import private_file
+
+_OF_FILE = [field.name for field in fields(SourceFile)]
+_OF_ANNOTATION = [field.name for field in fields(Annotation)]
 
 
 def write_plan(found: Scan, path: Path) -> None:
@@ -35,7 +38,7 @@ def write_plan(found: Scan, path: Path) -> None:
         },
     }
     with private_file(path) as file:
-        for line in (shared, *map(asdict, found.files)):
+        for line in (shared, *map(_facts, found.files)):
             file.write(json.dumps(line).encode() + b"\n")
 
 
@@ -62,6 +65,13 @@ def has_changed(found: Scan) -> bool:
     """Whether files of the source were written to, added or removed since it was scanned."""
     stamps = {file.path: file.stamp for file in found.files}
     return stamps_of(found.source, dict(walk(found.source))) != stamps
+
+
+def _facts(file: SourceFile) -> dict[str, Any]:
+    values = {name: getattr(file, name) for name in _OF_FILE}
+    if file.annotation:
+        values["annotation"] = {name: getattr(file.annotation, name) for name in _OF_ANNOTATION}
+    return values
 
 
 def _file(values: dict[str, Any]) -> SourceFile:

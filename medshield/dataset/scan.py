@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,11 @@ from medshield.dataset.walk import (
     walk,
 )
 from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFile
-from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
+from medshield.formats import DecodedImage, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom.codec import read_tag
 from medshield.manifest import OWN_FILES
+from medshield.processes import shared_out
 
 MOST_CLUSTERS = 10
 IMAGES_A_CLUSTER = 20
@@ -61,7 +63,7 @@ def scan(
         known_classes: classes that an earlier run found; labels are numbered as they were there.
         handling: what to do with thumbnails and signatures; what it does not cover is refused.
         workers: files decoded at a time.
-        progress: told the number of images read and their total.
+        progress: told the number of files looked at and their total.
 
     Raises:
         InputError: no such folder, or no file in it.
@@ -77,20 +79,19 @@ def scan(
             f"{source}: the folder is empty; expected images (PNG, JPEG, TIFF, DICOM, NIfTI)"
         )
     stamps = stamps_of(source, found)
-    codecs, plans = _recognised(source, found)
     looks: dict[str, _Look] = {}
+    details: dict[str, dict[str, str]] = {}
     samples = Samples()
-    with ThreadPoolExecutor(workers) as pool:
-        for look, values in pool.map(
-            lambda path: _look(source, path, codecs[path], handling), codecs
-        ):
-            looks[look.plan.path] = look
+    looked = shared_out(partial(_look, source, handling), list(found.items()), workers)
+    with closing(looked):
+        for look, values in looked:
+            looks[look.plan.path] = look = look.sharing(details)
             if look.glance:
                 samples.add(look.plan.path, look.glance, values)
             if look.plan.action == "refuse":
                 see_source(source)
-            progress(len(looks), len(codecs))
-    plans |= {path: look.plan for path, look in looks.items()}
+            progress(len(looks), len(found))
+    plans = {path: look.plan for path, look in looks.items()}
     others = {path for path, look in looks.items() if not look.is_image}
     images = [
         path
@@ -126,34 +127,20 @@ def scan(
     return Scan(source, tuple(files), annotations, ranges, problem, handling)
 
 
-def _recognised(
-    source: Path, found: Mapping[str, str]
-) -> tuple[dict[str, Codec], dict[str, SourceFile]]:
-    """The files that a codec knows, and the plans of all others."""
-    codecs: dict[str, Codec] = {}
-    plans: dict[str, SourceFile] = {}
-    for path, reason in found.items():
-        try:
-            codec = None if reason or path in OWN_FILES else recognise(source / path)
-        except OSError as error:
-            plans[path] = SourceFile(path, "refuse", unreadable(error), suffix_of(path))
-            continue
-        if codec:
-            codecs[path] = codec
-        else:
-            plans[path] = plan_other(path, reason)
-    return codecs, plans
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Look:
-    """What one decoding of a file told: its plan and, of an image to protect, the rest."""
+    """What one look at a file told: its plan and, of an image to protect, the rest."""
 
     plan: SourceFile
     glance: Glance | None = None
     labels: bool = False
     patient: str | None = field(default=None, repr=False)
     is_image: bool = True
+
+    def sharing(self, known: dict[str, dict[str, str]]) -> _Look:
+        """The same with details that are one object for all files alike, to save memory."""
+        details = known.setdefault(str(self.plan.details), self.plan.details)
+        return replace(self, plan=replace(self.plan, details=details))
 
 
 def _that_count(
@@ -169,26 +156,38 @@ def _that_count(
     return {p: seen for p, seen in wanted.items() if p in protect or seen.kind not in kinds}
 
 
-def _look(source: Path, path: str, codec: Codec, handling: Handling) -> tuple[_Look, Values]:
-    """What a file is, and some of its values if it is an image."""
+def _look(source: Path, handling: Handling, entry: tuple[str, str]) -> tuple[_Look, Values]:
+    """What a file is, and some of its values if it is an image.
+
+    Args:
+        source: the folder.
+        handling: see `scan`.
+        entry: its path, and the reason to leave it out if there is one.
+    """
+    path, reason = entry
     none: Values = np.empty(0)
+    suffix = suffix_of(path)
     try:
-        return _image_look(path, codec, codec.decode(source / path, handling))
+        codec = None if reason or path in OWN_FILES else recognise(source / path)
+        if codec is None:
+            return _Look(plan_other(path, reason)), none
+        suffix = codec.name
+        return _image_look(path, suffix, codec.decode(source / path, handling))
     except NotAnImage as found:
-        return _Look(SourceFile(path, "copy", str(found), codec.name)), none
+        return _Look(SourceFile(path, "copy", str(found), suffix)), none
     except RefusedFile as found:
-        plan = SourceFile(path, "refuse", str(found), codec.name)
+        plan = SourceFile(path, "refuse", str(found), suffix)
         return _Look(plan, is_image=not isinstance(found, RefusedCompanion)), none
     except OSError as error:
-        return _Look(SourceFile(path, "refuse", unreadable(error), codec.name)), none
+        return _Look(SourceFile(path, "refuse", unreadable(error), suffix)), none
 
 
-def _image_look(path: str, codec: Codec, image: DecodedImage) -> tuple[_Look, Values]:
+def _image_look(path: str, codec: str, image: DecodedImage) -> tuple[_Look, Values]:
     """The same of an image; one too large to hold is read here once more."""
     plan = SourceFile(
         path,
         "protect",
-        format=codec.name,
+        format=codec,
         kind=image.kind,
         shape=image.stored.shape,
         details=image.details,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from medshield.formats.base import DEFAULT_HANDLING, Handling
 MASK_REASON = "a mask"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SourceFile:
     """One file of the source and its plan.
 
@@ -69,6 +69,14 @@ class Scan:
     ranges: dict[str, IntensityRange]
     problem: str = ""
     handling: Handling = DEFAULT_HANDLING
+
+    @property
+    def without_files(self) -> Scan:
+        """What all files share."""
+        shared = self.annotations and replace(
+            self.annotations, by_path={}, masks=frozenset(), tables=frozenset(), unlabelled=()
+        )
+        return replace(self, files=(), annotations=shared)
 
     def with_action(self, action: str) -> list[SourceFile]:
         """The files of one plan."""

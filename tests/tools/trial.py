@@ -18,7 +18,7 @@ from medshield.dataset.scanned import SourceFile
 from medshield.errors import InputError, MedshieldError, RefusedFile
 from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
 from medshield.formats.base import PerFrame
-from medshield.release_writer import NOTHING_MOVED
+from medshield.movement import NOTHING_MOVED
 from tests.tools.readers import Reading, reading, views_of
 
 NO_LABELS = AnnotationOptions(labels=Path("no such table"))  # so that none are asked for

@@ -1,0 +1,115 @@
+"""Processes of this machine that share work: Python's threads would wait for each other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from medshield.errors import WorkerLost
+
+WORTH_STARTING = 10.0
+"""Seconds of work left, above which processes are started: each takes about two to begin."""
+CHUNK = 32
+"""Items that are sent at a time."""
+CHUNKS_AHEAD = 4
+"""Of each process: so that none waits, and memory does not grow with the number of items."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def lost() -> WorkerLost:
+    """What is raised where a process of a pool was killed."""
+    return WorkerLost(
+        "a process was killed, perhaps because memory ran out; run again (protect: with --resume), "
+        "and with fewer --workers if that may be"
+    )
+
+
+def pool_of(
+    count: int, begin: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
+) -> ProcessPoolExecutor:
+    """Processes that end with this one, and leave Ctrl-C to it.
+
+    Args:
+        count: how many.
+        begin: called once in each, with `arguments`; None where there is nothing to do.
+        arguments: sent when a process is started.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, context, _begun, (begin, arguments))
+
+
+def shared_out(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Generator[Result, None, None]:
+    """What a function makes of each item, in their order.
+
+    It begins here, and goes on in processes where that is seen to be worth it.
+
+    Args:
+        function: can be sent to a process, as its results can.
+        items: all of them.
+        workers: processes at the most.
+
+    Raises:
+        WorkerLost: a process was killed.
+    """
+    started = time.monotonic()
+    done = 0
+    for item in items:
+        yield function(item)
+        done += 1
+        if done == 1:
+            started = time.monotonic()  # the first may have loaded libraries
+        elif workers > 1:
+            spent = time.monotonic() - started
+            if (len(items) - done) * spent / (done - 1) > WORTH_STARTING:
+                break
+    if done < len(items):
+        yield from _in_processes(function, items[done:], workers)
+
+
+def _in_processes(
+    function: Callable[[Item], Result], items: Sequence[Item], workers: int
+) -> Generator[Result, None, None]:
+    chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
+    at_work: deque[Future[list[Result]]] = deque()
+    pool = pool_of(workers)
+    try:
+        for chunk in chunks:
+            at_work.append(pool.submit(_each, function, chunk))
+            if len(at_work) > CHUNKS_AHEAD * workers:
+                yield from at_work.popleft().result()
+        while at_work:
+            yield from at_work.popleft().result()
+    except BrokenProcessPool:
+        raise lost() from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+def _begun(begin: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process sees to an orderly end
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    if begin:
+        begin(*arguments)
+
+
+def _end_after(parent: BaseProcess | None) -> None:
+    if parent:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,187 @@
+"""A release in shares, for schedulers that start many jobs alike; `merge` completes it.
+
+Jobs need nothing but a common file system. The first one plans and fits, and the others wait for
+it; each writes every Nth file and a journal of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medshield import journal
+from medshield.dataset.scanned import SourceFile
+from medshield.dicom_release import is_companion
+from medshield.errors import InputError, Unfinished
+from medshield.generator import Generator
+from medshield.journal import JOURNAL, SHARES, Finished
+from medshield.places import (
+    CONFIGURATION,
+    GENERATOR,
+    PLAN,
+    Places,
+    joined,
+    locked,
+    named,
+    refuse_existing,
+    target_errors,
+)
+from medshield.planning import load_generator
+from medshield.private import make_private_folder
+from medshield.protect import places_of
+from medshield.protect_config import ProtectConfig
+from medshield.release_run import Outcome, ReleaseRun, planned
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every `count`th file, beginning with the `number`th.
+
+    Attributes:
+        number: from 1 to `count`.
+        count: of all shares.
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Share:
+        """Read I/N.
+
+        Raises:
+            InputError: it is none.
+        """
+        found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        number, count = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= count:
+            raise InputError(f"--shard: {text!r} is no share; expected I/N with I from 1 to N")
+        return cls(number, count)
+
+    @property
+    def name(self) -> str:
+        """As a file may be called."""
+        return f"{self.number}-of-{self.count}"
+
+    def of(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """The files of this share; large ones often stand side by side, so these do not."""
+        return list(files[self.number - 1 :: self.count])
+
+
+@dataclass(frozen=True)
+class ShareOutcome:
+    """What one job did.
+
+    Attributes:
+        release: that will be.
+        share: which one.
+        finished: its files, sorted by path, with those of earlier runs.
+        written: how many of them this run has done.
+    """
+
+    release: Path
+    share: Share
+    finished: tuple[Finished, ...]
+    written: int
+
+    @property
+    def refused(self) -> int:
+        """How many of its images will not be in the release."""
+        return sum(one.record.status == "refused" for one in self.finished)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "release": str(self.release),
+            "shard": f"{self.share.number}/{self.share.count}",
+            "files": len(self.finished),
+            "written": self.written,
+            "refused": self.refused,
+        }
+
+
+def protect_share(config: ProtectConfig, share: Share) -> ShareOutcome:
+    """Write a share of a release, as far as it is not written yet.
+
+    Raises:
+        InputError: the source or the target can't be used, nothing can be protected, or another
+            process is at this share.
+    """
+    places = places_of(config)
+    generator = load_generator(config)
+
+    def is_ready() -> bool:
+        is_planned = places.partial.is_dir() and (places.private / PLAN).is_file()
+        return is_planned and Generator.is_complete(places.private / GENERATOR)
+
+    def begun() -> ReleaseRun:
+        found = planned(config, generator, places)
+        return ReleaseRun.begun(config, places, found, generator)
+
+    def get_ready() -> None:
+        try:
+            begun()
+        except Unfinished:
+            raise
+        except InputError:
+            places.remove_unfinished()
+            raise
+
+    with target_errors(places.release, resumable=True):
+        make_private_folder(places.private)
+        with joined(places.private, is_ready, get_ready, is_first=share.number == 1):
+            return _share_written(begun(), share)
+
+
+def _share_written(run: ReleaseRun, share: Share) -> ShareOutcome:
+    own = run.places.private / SHARES / share.name
+    make_private_folder(own)
+    with locked(own) as lock:
+        mine = share.of([file for file in run.found.files if not is_companion(file)])
+        finished = run.finished({file.path for file in mine})
+        todo = [file for file in mine if file.path not in finished]
+        with journal.opened(own / JOURNAL, finished.values()) as log:
+            done = run.write(todo, log, lock)
+    finished |= {one.record.path: one for one in done}
+    ordered = tuple(finished[path] for path in sorted(finished))
+    return ShareOutcome(run.places.release, share, ordered, len(done))
+
+
+def merge(release: Path, *, device: str = "auto", workers: int = 1) -> Outcome:
+    """Complete a release whose shares are written.
+
+    Args:
+        release: its name, which it gets now.
+        device: auto, cpu or cuda.
+        workers: DICOM files that are given new UIDs at a time.
+
+    Raises:
+        InputError: there is no such run, or a share is missing or still at work.
+    """
+    places = Places(named(release))
+    refuse_existing(places.release, "release")
+    if not (places.private / PLAN).is_file():
+        raise InputError(
+            f"{places.release}: no shares of such a release; expected {places.private.name} and "
+            f"{places.partial.name} beside it, as `protect --shard` leaves them"
+        )
+    settings = json.loads((places.private / CONFIGURATION).read_text())
+    config = ProtectConfig.from_fingerprint(settings, places.release, device, workers)
+    found = planned(config, None, places)
+    with target_errors(places.release, resumable=True), locked(places.private):
+        run = ReleaseRun.begun(config, places, found, None)
+        finished = run.finished()
+        wanted = [file for file in found.files if not is_companion(file)]
+        left = [file for file in wanted if file.path not in finished]
+        if left:
+            raise Unfinished(
+                f"{places.release}: {len(left)} of {len(wanted)} files are not written yet, such "
+                f"as {left[0].path}; run the shards that did not finish again, then merge"
+            )
+        with journal.opened(places.private / JOURNAL, finished.values()) as log:
+            run.write_cost(applied=False)
+            return run.complete(finished, log)
