@@ -26,7 +26,7 @@ FEW = (
     "palette.dcm",
 )
 MEGABYTES = 12
-SIDE = 128
+SIDE = 256
 
 
 def frame_by_frame(monkeypatch):
@@ -96,8 +96,8 @@ def test_no_large_file_is_ever_held(name, tmp_path, monkeypatch):
         frames = megabytes * 1_000_000 // (2 * SIDE * SIDE)
         big_file.FORMATS[name](folder / f"volume.{suffix}", SIDE, frames)
     released(small, tmp_path / "small-out")  # loads what is loaded once
-    monkeypatch.setattr(series, "VALUES_HELD", 1 << 16)
-    monkeypatch.setattr(series, "VALUES_A_RUN", 1 << 14)
+    monkeypatch.setattr(series, "VALUES_HELD", 1 << 17)
+    monkeypatch.setattr(series, "VALUES_A_RUN", 1 << 16)
     monkeypatch.setattr(series, "BYTES_HELD", 1 << 18)
     tracemalloc.start()
     try:
