@@ -62,7 +62,7 @@ class ReleaseWriter:
         """Do what is planned for each file; yields as files are done.
 
         Args:
-            block: not many, as all of its images are held in memory.
+            block: not many, as all of its images that are not huge are held in memory.
 
         Raises:
             SourceLost: nothing of the source is left.

@@ -14,6 +14,8 @@ from tests.builders import manifest, medshield, tree
 from tests.tools import big_file, generated
 
 OPTIONS = ("--method", "synthetic", "--eps", "8/255", "--labels", "none", "--seed", 0)
+ALONE = ("--workers", 1)
+"""Other processes would not know what a test has set."""
 FEW = (
     "8 bit, many frames.dcm",
     "JPEG 2000, five frames.dcm",
@@ -24,7 +26,7 @@ FEW = (
     "palette.dcm",
 )
 MEGABYTES = 12
-SIDE = 128
+SIDE = 256
 
 
 def frame_by_frame(monkeypatch):
@@ -35,7 +37,7 @@ def frame_by_frame(monkeypatch):
 
 
 def released(source, target, *options):
-    run = medshield("protect", source, "-o", target, *OPTIONS, *options)
+    run = medshield("protect", source, "-o", target, *OPTIONS, *ALONE, *options)
     assert run.code in (0, 3), run
     return tree(target)
 
@@ -94,12 +96,12 @@ def test_no_large_file_is_ever_held(name, tmp_path, monkeypatch):
         frames = megabytes * 1_000_000 // (2 * SIDE * SIDE)
         big_file.FORMATS[name](folder / f"volume.{suffix}", SIDE, frames)
     released(small, tmp_path / "small-out")  # loads what is loaded once
-    monkeypatch.setattr(series, "VALUES_HELD", 1 << 16)
-    monkeypatch.setattr(series, "VALUES_A_RUN", 1 << 14)
+    monkeypatch.setattr(series, "VALUES_HELD", 1 << 17)
+    monkeypatch.setattr(series, "VALUES_A_RUN", 1 << 16)
     monkeypatch.setattr(series, "BYTES_HELD", 1 << 18)
     tracemalloc.start()
     try:
-        run = medshield("protect", source, "-o", tmp_path / "out", *OPTIONS)
+        run = medshield("protect", source, "-o", tmp_path / "out", *OPTIONS, *ALONE)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -30,7 +30,7 @@ from medshield.dataset.walk import (
     walk,
 )
 from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFile
-from medshield.formats import Codec, DecodedImage, IntensityRange, recognise
+from medshield.formats import DecodedImage, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom.codec import read_tag
 from medshield.formats.nifti.files import header_names
@@ -194,7 +194,7 @@ def _look(source: Path, handling: Handling, entry: tuple[str, str]) -> tuple[_Lo
         if codec is None:
             return _Look(plan_other(path, reason)), none
         suffix = codec.name
-        return _image_look(path, codec, codec.decode(source / path, handling))
+        return _image_look(path, suffix, codec.decode(source / path, handling))
     except NotAnImage as found:
         return _Look(SourceFile(path, "copy", str(found), suffix)), none
     except RefusedFile as found:
@@ -206,12 +206,12 @@ def _look(source: Path, handling: Handling, entry: tuple[str, str]) -> tuple[_Lo
         return _Look(SourceFile(path, "refuse", NO_MEMORY, suffix)), none
 
 
-def _image_look(path: str, codec: Codec, image: DecodedImage) -> tuple[_Look, Values]:
+def _image_look(path: str, codec: str, image: DecodedImage) -> tuple[_Look, Values]:
     """The same of an image; one too large to hold is read here once more."""
     plan = SourceFile(
         path,
         "protect",
-        format=codec.name,
+        format=codec,
         kind=image.kind,
         shape=image.stored.shape,
         details=image.details,

@@ -232,10 +232,11 @@ def _decode(file: DicomFile) -> DecodedImage:
 
 
 def _decode_frames(syntax: UID, coded: CodedFrames, layout: PixelLayout, lossy: bool) -> Frames:
-    if not lossy:
-        return coding.decode_words(syntax, coded, layout)
-    values = coding.decode_lossy(syntax, coded, layout)
-    words = MadeFrames(layout.shape, layout.word, lambda run: values[run].view(layout.word))
+    decode = coding.decode_lossy if lossy else coding.decode_words
+    frames = decode(syntax, coded, layout)
+    words = MadeFrames(
+        layout.shape, layout.word, lambda run: guarded(lambda: frames[run].view(layout.word))
+    )
     return held(words)
 
 

@@ -143,9 +143,10 @@ def decode_words(syntax: UID, coded: CodedFrames, layout: PixelLayout) -> Frames
         (frames, rows, columns, samples), of the layout's word.
 
     Raises:
-        RefusedFile: its encoder can't take such samples, or readers take them differently.
+        RefusedFile: its encoder can't take such samples, or readers take them differently; of an
+            image too large to hold, when its frames are asked for.
     """
-    return _decoded_once(
+    return held(
         MadeFrames(layout.shape, layout.word, lambda frames: _words(syntax, coded[frames], layout))
     )
 
@@ -159,14 +160,6 @@ def _words(syntax: UID, frames: list[bytes], layout: PixelLayout) -> NDArray[Any
             "clear; correct the header, or move overlays into Overlay Data first"
         )
     return words
-
-
-def _decoded_once(frames: MadeFrames) -> Frames:
-    """The frames, each of which was decoded, so that a damaged one is refused beforehand."""
-    few = held(frames)
-    for run in runs(few.shape):
-        few[run]
-    return few
 
 
 def coded_bits(syntax: UID, coded: CodedFrames, layout: PixelLayout) -> int:
@@ -193,7 +186,7 @@ def decode_lossy(syntax: UID, coded: CodedFrames, layout: PixelLayout) -> Frames
         (frames, rows, columns, samples), of the layout's value type.
 
     Raises:
-        RefusedFile: values do not fit Bits Stored.
+        RefusedFile: values do not fit Bits Stored; see also `decode_words`.
     """
     if syntax in (SPECTRAL_SELECTION, FULL_PROGRESSION) and layout.photometric in YBR_FULL:
         raise RefusedFile(
@@ -201,7 +194,7 @@ def decode_lossy(syntax: UID, coded: CodedFrames, layout: PixelLayout) -> Frames
             "at all; convert the file to Explicit VR Little Endian and RGB first"
         )
     _forms(coded, layout)
-    return _decoded_once(
+    return held(
         MadeFrames(
             layout.shape, layout.value, lambda frames: _lossy_values(syntax, coded[frames], layout)
         )
