@@ -6,6 +6,7 @@ All of it is differentiable.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -28,18 +29,47 @@ def flip_and_shift(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Images and targets of the same shapes.
     """
-    n, _, height, width = images.shape
-    reach_y, reach_x = max(1, round(height * SHIFT)), max(1, round(width * SHIFT))
-    device = images.device
-    rows = _reflected(height, torch.randint(-reach_y, reach_y + 1, (n, 1)).to(device))
-    columns = _reflected(width, torch.randint(-reach_x, reach_x + 1, (n, 1)).to(device))
-    flipped = (torch.rand(n, 1) < 0.5).to(device)
-    columns = torch.where(flipped, width - 1 - columns, columns)
-    places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
-    images = _taken(images, places)
-    if targets.ndim == 3:
-        targets = _taken(targets[:, None], places)[:, 0]
-    return images, targets
+    count, _, height, width = images.shape
+    return Moves.drawn(count, height, width).of(images, targets)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """How each image of a batch is flipped and shifted.
+
+    Attributes:
+        down, right: (n, 1), px.
+        flipped: (n, 1), left to right.
+    """
+
+    down: Tensor
+    right: Tensor
+    flipped: Tensor
+
+    @classmethod
+    def drawn(cls, count: int, height: int, width: int) -> Moves:
+        """For so many images of this size, px."""
+        reach_y, reach_x = max(1, round(height * SHIFT)), max(1, round(width * SHIFT))
+        down = torch.randint(-reach_y, reach_y + 1, (count, 1))
+        right = torch.randint(-reach_x, reach_x + 1, (count, 1))
+        return cls(down, right, torch.rand(count, 1) < 0.5)
+
+    def rows(self, rows: slice) -> Moves:
+        """Those of some images."""
+        return Moves(self.down[rows], self.right[rows], self.flipped[rows])
+
+    def of(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """As `flip_and_shift`."""
+        height, width = images.shape[2:]
+        device = images.device
+        rows = _reflected(height, self.down.to(device))
+        columns = _reflected(width, self.right.to(device))
+        columns = torch.where(self.flipped.to(device), width - 1 - columns, columns)
+        places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
+        images = _taken(images, places)
+        if targets.ndim == 3:
+            targets = _taken(targets[:, None], places)[:, 0]
+        return images, targets
 
 
 def jitter_colours(images: Tensor, times: float = 1.0) -> Tensor:

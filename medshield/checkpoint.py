@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from medshield import progress
+from medshield import processes, progress
 from medshield.randomness import random_state, set_random_state
 from medshield.states import read_state, write_state
 
@@ -113,7 +113,7 @@ class Checkpoint:
 
     def _save_if_due(self) -> None:
         started = time.monotonic()
-        if self._path is None or started < self._next:
+        if self._path is None or started < self._next or not processes.current().is_first:
             return
         loops = [loop.state() for loop in self._begun]
         state = {"work": self._work, "loops": loops, "randomness": random_state()}

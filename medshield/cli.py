@@ -38,7 +38,7 @@ from medshield.cli_options import (
 )
 from medshield.errors import InputError
 
-SHARED = ("verify",)
+SHARED = ("verify", "fit")
 """Commands that several processes may do together."""
 
 
@@ -276,9 +276,13 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
     config = _protect_config(source, values, output)
     if dry_run:
         found = plan(config)
+        if not processes.current().is_first:
+            return 0
         _print(values["as_json"], found.to_json(), tables.scan_text(found))
         return EXIT_REFUSED if found.with_action("refuse") else 0
     outcome = run(config)
+    if not processes.current().is_first:
+        return 0
     document = {
         "generator": str(output),
         **outcome.generator.facts(),

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medshield import progress
+from medshield import processes, progress
 from medshield.budget import Budget
 from medshield.checkpoint import Checkpoint
 from medshield.clusters import Clusters
@@ -59,7 +59,8 @@ class FitOutcome:
 def fit(config: ProtectConfig) -> FitOutcome:
     """Learn a generator and save it to `config.target`, whole or not at all.
 
-    With `resume` and nothing to resume, it starts from the beginning, as `protect` does.
+    With `resume` and nothing to resume, it starts from the beginning, as `protect` does. Of
+    several processes the first one saves it, and all share the work.
 
     Raises:
         InputError: the source or the target can't be used.
@@ -70,6 +71,8 @@ def fit(config: ProtectConfig) -> FitOutcome:
     growing = Places(target).partial
     keep_apart(config.source, (target, growing))
     refuse_existing(target, "generator")
+    if not processes.current().is_first:
+        return _helped(config, growing)
     if not config.resume and os.path.lexists(growing):
         raise InputError(
             f"{growing}: left by an interrupted fit; finish that with --resume, or remove it to "
@@ -82,6 +85,8 @@ def fit(config: ProtectConfig) -> FitOutcome:
         with locked(growing):
             try:
                 keep_plan(config, found, growing)
+                kept_key(config, growing)
+                processes.see_to_shared(growing)
                 generator, _ = settled(config, found, growing, refused)
             except SourceLost:
                 raise
@@ -91,6 +96,13 @@ def fit(config: ProtectConfig) -> FitOutcome:
             (growing / GENERATOR).rename(target)
             shutil.rmtree(growing)
     return FitOutcome(generator, refused)
+
+
+def _helped(config: ProtectConfig, growing: Path) -> FitOutcome:
+    """Fit with the first process, by the plan and the key that it has kept."""
+    processes.see_to_shared(growing)
+    generator, _ = settled(config, planned(config, None, growing), growing, {})
+    return FitOutcome(generator, {})
 
 
 def settled(
@@ -109,14 +121,16 @@ def settled(
         refused: path and reason of images that can't be read for fitting are added.
         given: that of `--generator`; None for one that is there, or is to be fitted.
     """
-    kept = folder / GENERATOR
-    if Generator.is_complete(kept):
+    kept, is_first = folder / GENERATOR, processes.current().is_first
+    if processes.agreed([Generator.is_complete(kept)])[0]:
         generator, fitted_here = Generator.load(kept, pick_device(config.device)), False
     else:
         fitted_here = given is None and not (folder / CHECKPOINT).is_file()
         generator = given or _fitted(config, found, folder, refused)
-        generator.save(kept)
-    forget_checkpoint(folder)
+        if is_first:
+            generator.save(kept)
+    if is_first:
+        forget_checkpoint(folder)
     return generator, fitted_here
 
 

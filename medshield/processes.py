@@ -89,12 +89,18 @@ def current() -> Processes:
 @contextmanager
 def joined() -> Iterator[None]:
     """A block in which the processes hear of each other; does nothing where there is one."""
-    if current().count == 1:
+    team = current()
+    if team.count == 1:
         yield
         return
     import torch.distributed
 
-    torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(team.local_rank % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl"
+    else:
+        backend = "gloo"
+    torch.distributed.init_process_group(backend, timeout=LONGEST_WAIT)
     try:
         yield
     finally:
@@ -109,7 +115,7 @@ def agreed(flags: Sequence[bool]) -> list[bool]:
     import torch.distributed
 
     told = torch.tensor(flags, dtype=torch.uint8)
-    with _others_may_end():
+    with others_may_end():
         torch.distributed.broadcast(told, 0)
     return [bool(flag) for flag in told]
 
@@ -137,7 +143,7 @@ def see_to_shared(folder: Path) -> None:
     import torch.distributed
 
     number = torch.tensor(secrets.randbits(62))
-    with _others_may_end():
+    with others_may_end():
         torch.distributed.broadcast(number, 0)
     note = folder / f"seen-by-all-{number.item()}"
     if team.is_first:
@@ -147,7 +153,7 @@ def see_to_shared(folder: Path) -> None:
     while not (seen := note.is_file()) and time.monotonic() < last:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     blind = torch.tensor(0 if seen else 1)
-    with _others_may_end():
+    with others_may_end():
         torch.distributed.all_reduce(blind)
     if team.is_first:
         note.unlink(missing_ok=True)
@@ -165,7 +171,7 @@ def wait_for(is_there: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _others_may_end() -> Iterator[None]:
+def others_may_end() -> Iterator[None]:
     """A block that waits for other processes.
 
     Raises:

@@ -18,15 +18,13 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def random_state() -> list[Tensor]:
-    """Where PyTorch's generators are: that of the CPU, then those of the GPUs."""
-    return [
-        torch.get_rng_state(),
-        *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else ()),
-    ]
+    """Where PyTorch's generators are: that of the CPU, then that of the GPU, if there is one."""
+    on_gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    return [torch.get_rng_state(), *on_gpu]
 
 
 def set_random_state(state: Sequence[Tensor]) -> None:
     """Take up where `random_state` was called."""
     torch.set_rng_state(state[0])
-    if state[1:]:
-        torch.cuda.set_rng_state_all(state[1:])
+    for on_gpu in state[1:]:
+        torch.cuda.set_rng_state(on_gpu)

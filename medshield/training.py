@@ -7,11 +7,12 @@ model (for a learning curve, or to stop) simply looks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from medshield import sharing
 from medshield.augmentation import flip_and_shift, jitter_colours
 from medshield.budget import Budget
 from medshield.checkpoint import Checkpoint, Part
@@ -39,10 +40,21 @@ class AdversarialTraining:
     budget: Budget
     steps: int
 
-    def attack(self, model: nn.Module, task: Task, images: Tensor, targets: Tensor) -> Tensor:
-        """Images inside the ball that the model does worse on; leaves it in training mode."""
+    def attack(
+        self,
+        model: nn.Module,
+        task: Task,
+        images: Tensor,
+        targets: Tensor,
+        rows: slice = slice(None),
+    ) -> Tensor:
+        """Some rows of the images, moved inside the ball to where the model does worse on them.
+
+        Leaves the model in training mode.
+        """
         model.eval()
         noise = torch.empty_like(images).uniform_(-self.budget.radius, self.budget.radius)
+        images, targets, noise = images[rows], targets[rows], noise[rows]
         attacked = projected_gradient(
             lambda perturbed: -task.loss(model(perturbed), targets).sum(),
             images,
@@ -67,6 +79,7 @@ class Recipe:
         adversarial: the attack on every batch, or None for standard training.
         colour_jitter: whether brightness and colours vary, too.
         countermeasures: what else the trainer does to images.
+        together: whether the processes of this command, if there are several, share each batch.
     """
 
     epochs: int
@@ -76,6 +89,7 @@ class Recipe:
     adversarial: AdversarialTraining | None = None
     colour_jitter: bool = False
     countermeasures: tuple[Countermeasure, ...] = ()
+    together: bool = field(default=False, repr=False)  # by the words, trials are found again
 
     def batch_of(self, count: int) -> int:
         """Images a step, of a training part of so many."""
@@ -105,7 +119,7 @@ def train(
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Iterator[float]:
-    """Train in place; yields the mean loss of each epoch as soon as it is over.
+    """Train in place; yields the mean loss of each epoch, of the own rows, as soon as it is over.
 
     Args:
         model: on the device of `images`.
@@ -125,6 +139,8 @@ def train(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    if recipe.together:
+        sharing.share_batch_norm(model)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps
     )
@@ -137,11 +153,16 @@ def train(
             rows = order[step * batch_size :][:batch_size].to(images.device)
             drawn = [augment(images[rows], targets[rows]) for _ in range(recipe.copies(epoch))]
             batch, truth = drawn[0] if len(drawn) == 1 else hardest(model, task, drawn)
+            own = sharing.own_rows(len(truth)) if recipe.together else slice(None)
             if recipe.adversarial:
-                batch = recipe.adversarial.attack(model, task, batch, truth)
-            loss = task.loss(model(batch), truth).mean()
+                seen = recipe.adversarial.attack(model, task, batch, truth, own)
+            else:
+                seen = batch[own]
+            loss = task.loss(model(seen), truth[own]).sum() / len(truth)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            if recipe.together:
+                sharing.add_gradients(model)
             optimiser.step()
             schedule.step()
             total += float(loss.detach())

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "medshield"
 FLOORS = [
     # The ball, the key, the gradient loop, and what has no idea of images.
     {"__init__", "errors", "budget", "keys", "randomness", "projected_gradient"}
-    | {"bounded", "checkpoint", "places", "pools", "private", "processes", "progress", "states"}
+    | {"bounded", "checkpoint", "places", "pools", "private", "processes", "progress", "sharing"}
+    | {"states"}
     | {"text", "versions"},
     # Bytes to stored values and back; and a second reading, for `check`.
     {"audit", "formats"},

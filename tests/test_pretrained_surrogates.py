@@ -8,11 +8,14 @@ import pytest
 import timm
 import torch
 
+from medshield import checkpoint
+from medshield.checkpoint import Checkpoint
 from medshield.errors import InputError
 from medshield.methods import METHODS, adversarial_targeted
 from medshield.methods import base as methods_base
 from medshield.methods.surrogates import FreshSurrogate
 from medshield.pretrained import Backbone, Pretrained, Weights
+from medshield.states import write_state
 from tests.test_methods import examples, setting
 from tests.test_verify import make_set, run
 
@@ -89,6 +92,32 @@ def test_a_kept_state_needs_no_weights(weights_file):
     bare = METHODS["robust"](replace(method.setting, pretrained=Backbone(NAME)))
     bare.load({name: value.clone() for name, value in method.state().items()})
     assert torch.equal(bare.perturb(*data), method.perturb(*data))
+
+
+def test_a_fit_that_was_stopped_at_its_head_goes_on_to_the_same(
+    weights_file, tmp_path, monkeypatch
+):
+    """Here after the first of two epochs of the head."""
+    monkeypatch.setattr(checkpoint, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE_OF_TIME", 1e9)
+    written = []
+
+    def write(state, path):
+        write_state(state, path)
+        written.append([loop["step"] for loop in state["loops"]])
+        if written[-1] == [1, 1]:
+            raise KeyboardInterrupt
+
+    images, targets, _ = examples()
+    whole, stopped, again = (asking(weights_file, effort=1) for _ in range(3))
+    whole.fit(images, targets)
+    monkeypatch.setattr(checkpoint, "write_state", write)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(images, targets, checkpoint=Checkpoint(tmp_path / "kept", "work"))
+    again.fit(images, targets, checkpoint=Checkpoint(tmp_path / "kept", "work"))
+    assert written == [[0, 1], [0, 2], [1], [1, 1], [1, 2], [2]]
+    known = whole.state()
+    assert all(torch.equal(value, known[name]) for name, value in again.state().items())
 
 
 QUICK = ["--eps", "8/255", "--seed", 3, "--effort", 0.01, "--image-size", 32]

@@ -13,6 +13,7 @@ import torch
 from medshield import models, processes
 from medshield.errors import InputError
 from medshield.processes import Processes
+from medshield.states import read_state
 from tests.builders import in_classes, medshield, tree
 from tests.test_verify import make_set, protect
 
@@ -69,6 +70,93 @@ def test_two_processes_verify_as_one_does(release, tmp_path):
         for run, folder in zip((together, alone), reports, strict=True)
     ]
     assert text[0] == text[1]
+
+
+SHARED_FITS = """
+import os, sys
+from fractions import Fraction
+from pathlib import Path
+import torch
+from medshield import processes
+from medshield.methods import METHODS, adversarial_targeted, base, error_minimizing
+from medshield.methods.published import stable_noise, surrogate, unlearnable_examples
+from medshield.methods.surrogates import FreshSurrogate
+from medshield.states import write_state
+from tests.test_methods import SMALL_LINEUP, examples, setting
+torch.set_default_dtype(torch.float64)  # optimisers make much of roundings in single precision
+base.BLOCK = error_minimizing.BLOCK = 8
+adversarial_targeted.TRIAL_STEPS = 200
+adversarial_targeted.MisleadingSeveral.lineup = SMALL_LINEUP
+adversarial_targeted.AdversarialTargeted.lineup = (FreshSurrogate("resnet18", "unet_resnet18"),)
+error_minimizing.MOST_TURNS = error_minimizing.REFINING_STEPS = 1
+error_minimizing.ErrorMinimizing._architectures = lambda _: ("small_convnet",)
+surrogate.CLASSIFIER = "small_convnet"
+unlearnable_examples.BATCHES_A_ROUND = unlearnable_examples.NOISE_STEPS = 2
+stable_noise.DRAWS = stable_noise.NOISE_STEPS = 2
+out = {}
+with processes.joined():
+    for name, task, effort, count in (
+        ("advt", "segmentation", 0.05, 11),
+        ("advt", "classification", 0.05, 11),
+        ("robust", "classification", 0.1, 11),
+        ("tap", "multilabel", 0.1, 11),
+        ("tap", "classification", 0.1, 1),  # one process has no row
+        ("huang-em", "classification", 0.04, 11),
+        ("sem", "classification", 0.02, 11),
+        ("em", "classification", 0.01, 81),
+    ):
+        method = METHODS[name](setting(task, effort=effort))
+        images, targets, _ = examples(task, count=max(count, 11))
+        images, targets = images[-count:].double(), targets[-count:]
+        method.fit(images, targets.double() if targets.is_floating_point() else targets)
+        out[f"{name} {task} {count}"] = {key: each.clone() for key, each in method.state().items()}
+write_state(out, Path(sys.argv[1]) / os.environ.get("RANK", "alone"))
+"""
+
+
+def test_processes_that_share_a_fit_learn_what_one_learns_but_for_rounding(tmp_path):
+    script = tmp_path / "fits.py"
+    script.write_text(SHARED_FITS)
+    together, alone = run(*TORCHRUN, script, tmp_path), run(script, tmp_path)
+    assert together.returncode == alone.returncode == 0, together.stderr + alone.stderr
+    first, second, known = (read_state(tmp_path / name) for name in ("0", "1", "alone"))
+    for name, state in known.items():
+        for key, value in state.items():
+            assert torch.equal(first[name][key], second[name][key]), (name, key)
+            assert torch.allclose(first[name][key], value, atol=1e-9), (name, key)
+
+
+STOPPED = """
+import os, signal
+from medshield import checkpoint
+from medshield.cli import main
+checkpoint.SECONDS_BETWEEN, checkpoint.SHARE_OF_TIME = 0.0, 1e9
+write, done = checkpoint.write_state, []
+def writing(*arguments):
+    write(*arguments)
+    done.append(1)
+    if len(done) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.write_state = writing
+main()
+"""
+
+
+def test_two_processes_fit_one_generator_and_go_on_with_it(tmp_path):
+    source, script = in_classes(tmp_path / "in", each=6), tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    settings = ("--method", "tap", "--eps", "8/255", "--effort", "0.08", "--image-size", "32")
+    command = ("fit", source, *settings, "--seed", "3")
+    whole = run(*TORCHRUN, "-m", "medshield", *command, "-o", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout.count(": a generator") == 1
+    stopped = run(*TORCHRUN, script, *command, "-o", tmp_path / "other")
+    assert stopped.returncode != 0
+    assert (tmp_path / "other.partial" / "fitting.safetensors").is_file()
+    again = run(*TORCHRUN, "-m", "medshield", *command, "-o", tmp_path / "other", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert tree(tmp_path / "other") == tree(tmp_path / "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "stopped.py", "whole", "other"}
 
 
 DYING = """

@@ -27,6 +27,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from medshield import sharing
 from medshield.checkpoint import Checkpoint
 from medshield.methods.base import BLOCK, Method, Progress, Setting
 from medshield.methods.surrogates import FreshSurrogate, PretrainedSurrogate, Surrogate
@@ -94,9 +95,10 @@ class AdversarialTargeted(Method):
         rows = sample(targets, self.setting.key.numpy(self.name, "trials")).to(images.device)
 
         def move(images: Tensor, wrong: Tensor) -> Tensor:
-            batches = zip(torch.split(images, BLOCK), torch.split(wrong, BLOCK), strict=True)
-            steps = self.setting.scaled(TRIAL_STEPS)
-            return torch.cat([self._moved(batch, aim, steps) for batch, aim in batches])
+            own, steps = sharing.own_rows(len(images)), self.setting.scaled(TRIAL_STEPS)
+            parts = torch.split(images[own], BLOCK), torch.split(wrong[own], BLOCK)
+            moved = [self._moved(batch, aim, steps) for batch, aim in zip(*parts, strict=True)]
+            return sharing.gathered(torch.cat(moved), len(images))
 
         count = len(self.wrong_classes)
         chosen = least_taught(move, self.surrogates, images[rows], targets[rows], count)

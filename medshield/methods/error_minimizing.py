@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medshield import models
-from medshield.augmentation import flip_and_shift
+from medshield import models, processes, sharing
+from medshield.augmentation import Moves
 from medshield.checkpoint import Checkpoint, Part
 from medshield.methods.base import BLOCK, Method, Progress, Setting
 from medshield.methods.fresh_victim import FreshVictim, Parts
@@ -121,7 +121,8 @@ class ErrorMinimizing(Method):
                     name = self._architectures()[place]
                     self._play(name, optimiser, images[own], targets[own], checkpoint)
                 progress((turn + 1) / (MOST_TURNS + 1))
-                if victim and not best.improves(victim.learns(self._noise), self.state()):
+                goes_on = not victim or best.improves(victim.learns(self._noise), self.state())
+                if not processes.agreed([goes_on])[0]:
                     break
         if victim:
             self.load(best.state)
@@ -141,17 +142,22 @@ class ErrorMinimizing(Method):
         surrogate = self._surrogate(name)
         surrogate_step = torch.optim.AdamW(surrogate.parameters(), lr=1e-3, fused=True)
         self.learned["generator"].train()
+        sharing.share_batch_norm(surrogate)
+        own = sharing.own_rows(BATCH)
         steps = self.setting.scaled(STEPS_A_ROUND)
         for step in checkpoint.loop(steps, surrogate=surrogate, optimiser=surrogate_step):
             batch = images[torch.randint(len(images), (BATCH,)).to(images.device)]
             foreign = targets[torch.multinomial(weights, BATCH, replacement=True)]
             marks = [str(mark) for mark in torch.randint(2**62, (BATCH,)).tolist()]
-            noisy = (batch + radius * self._shape(batch, foreign, marks)).clamp(0, 1)
-            noisy, moved = flip_and_shift(resampled(noisy) if step % 2 else noisy, foreign)
-            loss = task.loss(surrogate(noisy), moved).mean()
+            moves = Moves.drawn(BATCH, *batch.shape[2:]).rows(own)
+            batch, foreign = batch[own], foreign[own]
+            noisy = (batch + radius * self._shape(batch, foreign, marks[own])).clamp(0, 1)
+            noisy, moved = moves.of(resampled(noisy) if step % 2 else noisy, foreign)
+            loss = task.loss(surrogate(noisy), moved).sum() / BATCH
             surrogate_step.zero_grad()
             generator_step.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            sharing.add_gradients(surrogate, self.learned["generator"])
             surrogate_step.step()
             generator_step.step()
         self.learned["generator"].eval()
@@ -167,10 +173,12 @@ class ErrorMinimizing(Method):
     def _noise(self, images: Tensor, targets: Tensor) -> Tensor:
         """The delta of images that are only learned from, so that any names do."""
         names = [str(row) for row in range(len(images))]
-        starts = range(0, len(images), BLOCK)
-        blocks = [slice(start, start + BLOCK) for start in starts]
+        own = sharing.own_rows(len(images))
+        starts = range(own.start, own.stop, BLOCK)
+        blocks = [slice(start, min(start + BLOCK, own.stop)) for start in starts]
         deltas = [self._block_delta(images[rows], targets[rows], names[rows]) for rows in blocks]
-        return torch.cat(deltas).to(images.device)
+        found = torch.cat([images[:0], *(delta.to(images.device) for delta in deltas)])
+        return sharing.gathered(found, len(images))
 
     def state(self) -> dict[str, Tensor]:
         return {name: value.cpu() for name, value in self.learned.state_dict().items()}

@@ -70,7 +70,8 @@ class FreshSurrogate:
         """The smaller the set, the more epochs."""
         radius = setting.budget.epsilon * ADVERSARY_RADIUS
         attack = AdversarialTraining(Budget(radius), ADVERSARY_STEPS) if self.adversarial else None
-        return Recipe(epochs=_epochs(setting, images), adversarial=attack, colour_jitter=True)
+        epochs = _epochs(setting, images)
+        return Recipe(epochs, adversarial=attack, colour_jitter=True, together=True)
 
     def trained(
         self, model: nn.Module, task: Task, data: Data, recipe: Recipe, checkpoint: Checkpoint
@@ -97,7 +98,8 @@ class PretrainedSurrogate:
     def recipe(self, setting: Setting, images: int) -> Recipe:
         """Of the linear layer."""
         epochs = _epochs(setting, images)
-        return Recipe(epochs, learning_rate=HEAD_LEARNING_RATE, colour_jitter=True)
+        rate = HEAD_LEARNING_RATE
+        return Recipe(epochs, learning_rate=rate, colour_jitter=True, together=True)
 
     def trained(
         self, model: nn.Module, task: Task, data: Data, recipe: Recipe, checkpoint: Checkpoint

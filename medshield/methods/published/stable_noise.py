@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medshield import sharing
 from medshield.checkpoint import Checkpoint, Part
 from medshield.methods.base import Progress
 from medshield.methods.published.surrogate import SurrogateMethod, viewed_alike
@@ -52,14 +53,16 @@ class StableNoise(SurrogateMethod):
         wanted = round(TIMES_SEEN * len(images) / BATCH)
         steps = self.setting.scaled(min(MOST_STEPS, max(FEWEST_STEPS, wanted)))
         optimiser = self._optimiser(BATCH)
+        own = sharing.own_rows(BATCH)
         falls = [2 * steps // 5, 4 * steps // 5]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, falls, gamma=0.1)
         with seeded(self.setting.key.number(self.name, "training")):
             parts: dict[str, Part] = {"surrogate": self.surrogate, "optimiser": optimiser}
             for step in checkpoint.loop(steps, schedule=schedule, **parts):
-                rows = torch.randint(len(images), (BATCH,)).to(images.device)
+                rows = torch.randint(len(images), (BATCH,))[own].to(images.device)
                 batch, truth = images[rows], targets[rows]
-                self._update(optimiser, *self._disturbed(self._noisy(batch, truth), truth))
+                seen = self._disturbed(self._noisy(batch, truth), truth)
+                self._update(optimiser, *seen, BATCH)
                 schedule.step()
                 progress((step + 1) / steps)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medshield import models
+from medshield import models, sharing
 from medshield.augmentation import flip_and_shift
 from medshield.methods.base import Method, Setting
 from medshield.randomness import seeded
@@ -39,12 +39,23 @@ class SurrogateMethod(Method):
             self.surrogate.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4
         )
 
-    def _update(self, optimiser: torch.optim.Optimizer, images: Tensor, targets: Tensor) -> None:
-        """One training step; leaves the surrogate in evaluation mode, in which noise is made."""
+    def _update(
+        self, optimiser: torch.optim.Optimizer, images: Tensor, targets: Tensor, count: int
+    ) -> None:
+        """One training step; leaves the surrogate in evaluation mode, in which noise is made.
+
+        Args:
+            optimiser: of the surrogate.
+            images: the rows of the batch that are this process's.
+            targets: of these.
+            count: of the whole batch.
+        """
+        sharing.share_batch_norm(self.surrogate)
         self.surrogate.train()
-        loss = self.setting.task.loss(self.surrogate(images), targets).mean()
+        loss = self.setting.task.loss(self.surrogate(images), targets).sum() / count
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        sharing.add_gradients(self.surrogate)
         optimiser.step()
         self.surrogate.eval()
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medshield import processes, sharing
 from medshield.checkpoint import Checkpoint, Part
 from medshield.methods.base import Progress
 from medshield.methods.published.surrogate import SurrogateMethod
@@ -51,13 +52,17 @@ class UnlearnableExamples(SurrogateMethod):
             for finished in checkpoint.loop(rounds, perturbed=perturbed, **parts):
                 for _ in range(BATCHES_A_ROUND):
                     rows = torch.randperm(len(images))[:BATCH].to(images.device)
-                    self._update(optimiser, perturbed[rows], targets[rows])
+                    own = rows[sharing.own_rows(len(rows))]
+                    self._update(optimiser, perturbed[own], targets[own], len(rows))
                 errors = []
                 for rows in torch.split(everything, BATCH):
-                    perturbed[rows] = self._less_loss(images[rows], targets[rows], perturbed[rows])
+                    own = rows[sharing.own_rows(len(rows))]
+                    moved = self._less_loss(images[own], targets[own], perturbed[own])
+                    perturbed[rows] = sharing.gathered(moved, len(rows))
                     errors.append(self._errors(perturbed[rows], targets[rows]))
                 progress((finished + 1) / rounds)
-                if float(torch.cat(errors).mean()) < ENOUGH_ERROR:
+                few = float(torch.cat(errors).mean()) < ENOUGH_ERROR
+                if processes.agreed([few])[0]:
                     break
         progress(1.0)
 
