@@ -72,7 +72,7 @@ def test_an_analyze_header_of_either_byte_order(tmp_path, order):
     ("name", "data"),
     [
         ("scan.mgh", bytes(400)),
-        ("scan.mgz", gzip.compress(bytes(400, mtime=0))),
+        ("scan.mgz", gzip.compress(bytes(400), mtime=0)),
         ("scan.hdr", struct.pack("<i", 348) + bytes(344)),
         ("scan.hdr", b"#?RADIANCE\n" + bytes(400)),
         ("scan.mnc", bytes(400)),
