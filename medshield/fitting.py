@@ -148,6 +148,7 @@ def _fitted(config: ProtectConfig, found: Scan, folder: Path, refused: dict[str,
         device=pick_device(config.device),
         effort=config.effort,
         pretrained=backbone_for(config, found.annotations.task),
+        crew=processes.current(),
     )
     method = METHODS[config.method](setting)
     clusters = None

@@ -61,6 +61,9 @@ class Processes:
         return max(1, wanted // self.local_count)
 
 
+ALONE = Processes()
+
+
 def current() -> Processes:
     """As the environment says.
 
@@ -68,7 +71,7 @@ def current() -> Processes:
         InputError: its variables contradict each other.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return Processes()
+        return ALONE
     try:
         found = Processes(
             rank=int(os.environ["RANK"]),

@@ -74,7 +74,7 @@ def test_two_processes_verify_as_one_does(release, tmp_path):
 
 SHARED_FITS = """
 import os, sys
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 import torch
 from medshield import processes
@@ -105,11 +105,14 @@ with processes.joined():
         ("sem", "classification", 0.02, 11),
         ("em", "classification", 0.01, 81),
     ):
-        method = METHODS[name](setting(task, effort=effort))
+        crew = processes.current()
+        method = METHODS[name](replace(setting(task, effort=effort), crew=crew))
         images, targets, _ = examples(task, count=max(count, 11))
         images, targets = images[-count:].double(), targets[-count:]
         method.fit(images, targets.double() if targets.is_floating_point() else targets)
         out[f"{name} {task} {count}"] = {key: each.clone() for key, each in method.state().items()}
+    # One alone while the others wait, as `verify` has a denoiser's pairs made.
+    processes.in_turn(lambda: METHODS["tap"](setting(effort=0.1)).fit(*examples()[:2]))
 write_state(out, Path(sys.argv[1]) / os.environ.get("RANK", "alone"))
 """
 
