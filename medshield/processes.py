@@ -133,6 +133,17 @@ def in_turn(work: Callable[[], Result]) -> Result:
     return work()
 
 
+def meet() -> None:
+    """Wait until all processes are here."""
+    if current().count == 1:
+        return
+    import torch
+    import torch.distributed
+
+    with others_may_end():
+        torch.distributed.all_reduce(torch.zeros(1))
+
+
 def see_to_shared(folder: Path) -> None:
     """Make a folder, and make sure that all processes see what the first one writes there.
 

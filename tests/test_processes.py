@@ -129,6 +129,15 @@ def test_processes_that_share_a_fit_learn_what_one_learns_but_for_rounding(tmp_p
             assert torch.allclose(first[name][key], value, atol=1e-9), (name, key)
 
 
+def test_what_is_fitted_at_once_is_fitted_by_two_processes_too(tmp_path):
+    source, target = in_classes(tmp_path / "in"), tmp_path / "generator"
+    settings = ("--method", "synthetic", "--eps", "8/255", "--json")
+    ended = run(*TORCHRUN, "-m", "medshield", "fit", source, "-o", target, *settings)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["method"] == "synthetic"
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "generator"}
+
+
 STOPPED = """
 import os, signal
 from medshield import checkpoint
