@@ -93,6 +93,7 @@ def fit(config: ProtectConfig) -> FitOutcome:
             except InputError:  # nothing can come of it, so nothing is worth keeping
                 shutil.rmtree(growing, ignore_errors=True)
                 raise
+            processes.meet()  # others may still read what lies there
             (growing / GENERATOR).rename(target)
             shutil.rmtree(growing)
     return FitOutcome(generator, refused)
@@ -102,6 +103,7 @@ def _helped(config: ProtectConfig, growing: Path) -> FitOutcome:
     """Fit with the first process, by the plan and the key that it has kept."""
     processes.see_to_shared(growing)
     generator, _ = settled(config, planned(config, None, growing), growing, {})
+    processes.meet()
     return FitOutcome(generator, {})
 
 
@@ -148,6 +150,7 @@ def _fitted(config: ProtectConfig, found: Scan, folder: Path, refused: dict[str,
         device=pick_device(config.device),
         effort=config.effort,
         pretrained=backbone_for(config, found.annotations.task),
+        crew=processes.current(),
     )
     method = METHODS[config.method](setting)
     clusters = None

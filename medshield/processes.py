@@ -61,6 +61,9 @@ class Processes:
         return max(1, wanted // self.local_count)
 
 
+ALONE = Processes()
+
+
 def current() -> Processes:
     """As the environment says.
 
@@ -68,7 +71,7 @@ def current() -> Processes:
         InputError: its variables contradict each other.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return Processes()
+        return ALONE
     try:
         found = Processes(
             rank=int(os.environ["RANK"]),
@@ -128,6 +131,17 @@ def in_turn(work: Callable[[], Result]) -> Result:
         return result
     agreed([True])
     return work()
+
+
+def meet() -> None:
+    """Wait until all processes are here."""
+    if current().count == 1:
+        return
+    import torch
+    import torch.distributed
+
+    with others_may_end():
+        torch.distributed.all_reduce(torch.zeros(1))
 
 
 def see_to_shared(folder: Path) -> None:

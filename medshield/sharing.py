@@ -2,7 +2,8 @@
 
 All draw the same batches by the same randomness. Gradients are added up over the processes, and
 batch norm sees the whole batch, so that what is learned is what one process learns, but for
-rounding. Where there is one process, nothing here does anything.
+rounding. With a crew of one, nothing here does anything; where several processes each train
+models of their own, every one of them is such a crew.
 """
 
 from __future__ import annotations
@@ -13,26 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from medshield import processes
+from medshield.processes import Processes
 
 
-def own_rows(count: int) -> slice:
+def own_rows(crew: Processes, count: int) -> slice:
     """The rows of a batch of so many that are this process's."""
-    team = processes.current()
-    return slice(count * team.rank // team.count, count * (team.rank + 1) // team.count)
+    return slice(count * crew.rank // crew.count, count * (crew.rank + 1) // crew.count)
 
 
-def gathered(own: Tensor, count: int) -> Tensor:
+def gathered(crew: Processes, own: Tensor, count: int) -> Tensor:
     """All rows of a batch of so many, of which `own_rows` are given; without gradients."""
-    if processes.current().count == 1:
+    if crew.count == 1:
         return own
     whole = own.new_zeros(count, *own.shape[1:])
-    whole[own_rows(count)] = own
+    whole[own_rows(crew, count)] = own
     return _total(whole)
 
 
-def add_gradients(*models: nn.Module) -> None:
+def agreed(crew: Processes, flag: bool) -> bool:
+    """What the first process says, so that all go the same way."""
+    return flag if crew.count == 1 else processes.agreed([flag])[0]
+
+
+def add_gradients(crew: Processes, *models: nn.Module) -> None:
     """Give the parameters the sum of all processes' gradients, those of the whole batch."""
-    if processes.current().count == 1:
+    if crew.count == 1:
         return
     found = [each.grad for model in models for each in model.parameters() if each.grad is not None]
     total = _total(torch.cat([gradient.flatten() for gradient in found]))
@@ -41,9 +47,9 @@ def add_gradients(*models: nn.Module) -> None:
         gradient.copy_(part.view_as(gradient))
 
 
-def share_batch_norm(model: nn.Module) -> None:
+def share_batch_norm(crew: Processes, model: nn.Module) -> None:
     """Have the batch norms of a model take their statistics over all processes."""
-    if processes.current().count == 1:
+    if crew.count == 1:
         return
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -17,6 +17,7 @@ from medshield.augmentation import flip_and_shift, jitter_colours
 from medshield.budget import Budget
 from medshield.checkpoint import Checkpoint, Part
 from medshield.countermeasures import Countermeasure
+from medshield.processes import ALONE, Processes
 from medshield.projected_gradient import projected_gradient
 from medshield.tasks import Array, Task
 
@@ -79,7 +80,7 @@ class Recipe:
         adversarial: the attack on every batch, or None for standard training.
         colour_jitter: whether brightness and colours vary, too.
         countermeasures: what else the trainer does to images.
-        together: whether the processes of this command, if there are several, share each batch.
+        crew: the processes that share each batch; this one alone by default.
     """
 
     epochs: int
@@ -89,7 +90,7 @@ class Recipe:
     adversarial: AdversarialTraining | None = None
     colour_jitter: bool = False
     countermeasures: tuple[Countermeasure, ...] = ()
-    together: bool = field(default=False, repr=False)  # by the words, trials are found again
+    crew: Processes = field(default=ALONE, repr=False)  # by the words, trials are found again
 
     def batch_of(self, count: int) -> int:
         """Images a step, of a training part of so many."""
@@ -139,8 +140,7 @@ def train(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    if recipe.together:
-        sharing.share_batch_norm(model)
+    sharing.share_batch_norm(recipe.crew, model)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.learning_rate, total_steps=recipe.epochs * steps
     )
@@ -153,7 +153,7 @@ def train(
             rows = order[step * batch_size :][:batch_size].to(images.device)
             drawn = [augment(images[rows], targets[rows]) for _ in range(recipe.copies(epoch))]
             batch, truth = drawn[0] if len(drawn) == 1 else hardest(model, task, drawn)
-            own = sharing.own_rows(len(truth)) if recipe.together else slice(None)
+            own = sharing.own_rows(recipe.crew, len(truth))
             if recipe.adversarial:
                 seen = recipe.adversarial.attack(model, task, batch, truth, own)
             else:
@@ -161,8 +161,7 @@ def train(
             loss = task.loss(model(seen), truth[own]).sum() / len(truth)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            if recipe.together:
-                sharing.add_gradients(model)
+            sharing.add_gradients(recipe.crew, model)
             optimiser.step()
             schedule.step()
             total += float(loss.detach())

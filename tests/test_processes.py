@@ -74,7 +74,7 @@ def test_two_processes_verify_as_one_does(release, tmp_path):
 
 SHARED_FITS = """
 import os, sys
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 import torch
 from medshield import processes
@@ -105,11 +105,14 @@ with processes.joined():
         ("sem", "classification", 0.02, 11),
         ("em", "classification", 0.01, 81),
     ):
-        method = METHODS[name](setting(task, effort=effort))
+        crew = processes.current()
+        method = METHODS[name](replace(setting(task, effort=effort), crew=crew))
         images, targets, _ = examples(task, count=max(count, 11))
         images, targets = images[-count:].double(), targets[-count:]
         method.fit(images, targets.double() if targets.is_floating_point() else targets)
         out[f"{name} {task} {count}"] = {key: each.clone() for key, each in method.state().items()}
+    # One alone while the others wait, as `verify` has a denoiser's pairs made.
+    processes.in_turn(lambda: METHODS["tap"](setting(effort=0.1)).fit(*examples()[:2]))
 write_state(out, Path(sys.argv[1]) / os.environ.get("RANK", "alone"))
 """
 
@@ -124,6 +127,15 @@ def test_processes_that_share_a_fit_learn_what_one_learns_but_for_rounding(tmp_p
         for key, value in state.items():
             assert torch.equal(first[name][key], second[name][key]), (name, key)
             assert torch.allclose(first[name][key], value, atol=1e-9), (name, key)
+
+
+def test_what_is_fitted_at_once_is_fitted_by_two_processes_too(tmp_path):
+    source, target = in_classes(tmp_path / "in"), tmp_path / "generator"
+    settings = ("--method", "synthetic", "--eps", "8/255", "--json")
+    ended = run(*TORCHRUN, "-m", "medshield", "fit", source, "-o", target, *settings)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["method"] == "synthetic"
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "generator"}
 
 
 STOPPED = """

@@ -95,10 +95,11 @@ class AdversarialTargeted(Method):
         rows = sample(targets, self.setting.key.numpy(self.name, "trials")).to(images.device)
 
         def move(images: Tensor, wrong: Tensor) -> Tensor:
-            own, steps = sharing.own_rows(len(images)), self.setting.scaled(TRIAL_STEPS)
+            crew, steps = self.setting.crew, self.setting.scaled(TRIAL_STEPS)
+            own = sharing.own_rows(crew, len(images))
             parts = torch.split(images[own], BLOCK), torch.split(wrong[own], BLOCK)
             moved = [self._moved(batch, aim, steps) for batch, aim in zip(*parts, strict=True)]
-            return sharing.gathered(torch.cat(moved), len(images))
+            return sharing.gathered(crew, torch.cat(moved), len(images))
 
         count = len(self.wrong_classes)
         chosen = least_taught(move, self.surrogates, images[rows], targets[rows], count)

@@ -19,6 +19,7 @@ from medshield.checkpoint import Checkpoint
 from medshield.cost import Cost
 from medshield.keys import Key
 from medshield.pretrained import Backbone
+from medshield.processes import ALONE, Processes
 from medshield.tasks import TASKS, Task
 
 BLOCK = 64
@@ -42,6 +43,7 @@ class Setting:
         device: where tensors live.
         effort: multiplies the number of training steps; 1 is the default, tests use less.
         pretrained: a backbone that knows ImageNet, for methods that ask one; None for none.
+        crew: the processes that fit the method together; this one alone by default.
     """
 
     task: Task
@@ -52,6 +54,7 @@ class Setting:
     device: torch.device
     effort: float = 1.0
     pretrained: Backbone | None = None
+    crew: Processes = ALONE
 
     def scaled(self, steps: int) -> int:
         """`steps` times the effort, at least one."""

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medshield import models, processes, sharing
+from medshield import models, sharing
 from medshield.augmentation import Moves
 from medshield.checkpoint import Checkpoint, Part
 from medshield.methods.base import BLOCK, Method, Progress, Setting
@@ -122,7 +122,7 @@ class ErrorMinimizing(Method):
                     self._play(name, optimiser, images[own], targets[own], checkpoint)
                 progress((turn + 1) / (MOST_TURNS + 1))
                 goes_on = not victim or best.improves(victim.learns(self._noise), self.state())
-                if not processes.agreed([goes_on])[0]:
+                if not sharing.agreed(self.setting.crew, goes_on):
                     break
         if victim:
             self.load(best.state)
@@ -142,8 +142,9 @@ class ErrorMinimizing(Method):
         surrogate = self._surrogate(name)
         surrogate_step = torch.optim.AdamW(surrogate.parameters(), lr=1e-3, fused=True)
         self.learned["generator"].train()
-        sharing.share_batch_norm(surrogate)
-        own = sharing.own_rows(BATCH)
+        crew = self.setting.crew
+        sharing.share_batch_norm(crew, surrogate)
+        own = sharing.own_rows(crew, BATCH)
         steps = self.setting.scaled(STEPS_A_ROUND)
         for step in checkpoint.loop(steps, surrogate=surrogate, optimiser=surrogate_step):
             batch = images[torch.randint(len(images), (BATCH,)).to(images.device)]
@@ -157,7 +158,7 @@ class ErrorMinimizing(Method):
             surrogate_step.zero_grad()
             generator_step.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            sharing.add_gradients(surrogate, self.learned["generator"])
+            sharing.add_gradients(crew, surrogate, self.learned["generator"])
             surrogate_step.step()
             generator_step.step()
         self.learned["generator"].eval()
@@ -173,12 +174,12 @@ class ErrorMinimizing(Method):
     def _noise(self, images: Tensor, targets: Tensor) -> Tensor:
         """The delta of images that are only learned from, so that any names do."""
         names = [str(row) for row in range(len(images))]
-        own = sharing.own_rows(len(images))
+        own = sharing.own_rows(self.setting.crew, len(images))
         starts = range(own.start, own.stop, BLOCK)
         blocks = [slice(start, min(start + BLOCK, own.stop)) for start in starts]
         deltas = [self._block_delta(images[rows], targets[rows], names[rows]) for rows in blocks]
         found = torch.cat([images[:0], *(delta.to(images.device) for delta in deltas)])
-        return sharing.gathered(found, len(images))
+        return sharing.gathered(self.setting.crew, found, len(images))
 
     def state(self) -> dict[str, Tensor]:
         return {name: value.cpu() for name, value in self.learned.state_dict().items()}

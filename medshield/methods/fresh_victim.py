@@ -87,7 +87,7 @@ class FreshVictim:
         with seeded(setting.key.number("em", "fresh victim")):
             name = "unet_mobilenet" if setting.task.name == "segmentation" else "small_convnet"
             model = models.build(name, setting.channels, setting.task.outputs).to(setting.device)
-            recipe = Recipe(epochs, colour_jitter=True, together=True)
+            recipe = Recipe(epochs, colour_jitter=True, crew=setting.crew)
             for epoch, _ in enumerate(train(model, setting.task, perturbed, self.targets, recipe)):
                 if epoch >= epochs // 2:
                     scores.append(self._score(model))

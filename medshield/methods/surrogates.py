@@ -71,7 +71,7 @@ class FreshSurrogate:
         radius = setting.budget.epsilon * ADVERSARY_RADIUS
         attack = AdversarialTraining(Budget(radius), ADVERSARY_STEPS) if self.adversarial else None
         epochs = _epochs(setting, images)
-        return Recipe(epochs, adversarial=attack, colour_jitter=True, together=True)
+        return Recipe(epochs, adversarial=attack, colour_jitter=True, crew=setting.crew)
 
     def trained(
         self, model: nn.Module, task: Task, data: Data, recipe: Recipe, checkpoint: Checkpoint
@@ -99,7 +99,7 @@ class PretrainedSurrogate:
         """Of the linear layer."""
         epochs = _epochs(setting, images)
         rate = HEAD_LEARNING_RATE
-        return Recipe(epochs, learning_rate=rate, colour_jitter=True, together=True)
+        return Recipe(epochs, learning_rate=rate, colour_jitter=True, crew=setting.crew)
 
     def trained(
         self, model: nn.Module, task: Task, data: Data, recipe: Recipe, checkpoint: Checkpoint

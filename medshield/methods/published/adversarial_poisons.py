@@ -39,7 +39,7 @@ class AdversarialPoisons(SurrogateMethod):
     def _fit(
         self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
     ) -> None:
-        recipe = Recipe(epochs=self.setting.scaled(EPOCHS), together=True)
+        recipe = Recipe(self.setting.scaled(EPOCHS), crew=self.setting.crew)
         with seeded(self.setting.key.number(self.name, "training")):
             model, task = self.surrogate, self.setting.task
             losses = train(model, task, images, targets, recipe, checkpoint=checkpoint)

@@ -53,7 +53,7 @@ class StableNoise(SurrogateMethod):
         wanted = round(TIMES_SEEN * len(images) / BATCH)
         steps = self.setting.scaled(min(MOST_STEPS, max(FEWEST_STEPS, wanted)))
         optimiser = self._optimiser(BATCH)
-        own = sharing.own_rows(BATCH)
+        own = sharing.own_rows(self.setting.crew, BATCH)
         falls = [2 * steps // 5, 4 * steps // 5]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, falls, gamma=0.1)
         with seeded(self.setting.key.number(self.name, "training")):

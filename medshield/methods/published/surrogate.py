@@ -50,12 +50,12 @@ class SurrogateMethod(Method):
             targets: of these.
             count: of the whole batch.
         """
-        sharing.share_batch_norm(self.surrogate)
+        sharing.share_batch_norm(self.setting.crew, self.surrogate)
         self.surrogate.train()
         loss = self.setting.task.loss(self.surrogate(images), targets).sum() / count
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        sharing.add_gradients(self.surrogate)
+        sharing.add_gradients(self.setting.crew, self.surrogate)
         optimiser.step()
         self.surrogate.eval()
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from medshield import processes, sharing
+from medshield import sharing
 from medshield.checkpoint import Checkpoint, Part
 from medshield.methods.base import Progress
 from medshield.methods.published.surrogate import SurrogateMethod
@@ -43,7 +43,7 @@ class UnlearnableExamples(SurrogateMethod):
     def _fit(
         self, images: Tensor, targets: Tensor, progress: Progress, checkpoint: Checkpoint
     ) -> None:
-        rounds = self.setting.scaled(MOST_ROUNDS)
+        rounds, crew = self.setting.scaled(MOST_ROUNDS), self.setting.crew
         optimiser = self._optimiser(BATCH)
         everything = torch.arange(len(images), device=images.device)
         perturbed = images.clone()
@@ -52,17 +52,17 @@ class UnlearnableExamples(SurrogateMethod):
             for finished in checkpoint.loop(rounds, perturbed=perturbed, **parts):
                 for _ in range(BATCHES_A_ROUND):
                     rows = torch.randperm(len(images))[:BATCH].to(images.device)
-                    own = rows[sharing.own_rows(len(rows))]
+                    own = rows[sharing.own_rows(crew, len(rows))]
                     self._update(optimiser, perturbed[own], targets[own], len(rows))
                 errors = []
                 for rows in torch.split(everything, BATCH):
-                    own = rows[sharing.own_rows(len(rows))]
+                    own = rows[sharing.own_rows(crew, len(rows))]
                     moved = self._less_loss(images[own], targets[own], perturbed[own])
-                    perturbed[rows] = sharing.gathered(moved, len(rows))
+                    perturbed[rows] = sharing.gathered(crew, moved, len(rows))
                     errors.append(self._errors(perturbed[rows], targets[rows]))
                 progress((finished + 1) / rounds)
                 few = float(torch.cat(errors).mean()) < ENOUGH_ERROR
-                if processes.agreed([few])[0]:
+                if sharing.agreed(crew, few):
                     break
         progress(1.0)
 
