@@ -44,11 +44,12 @@ def released(source, target, *options):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Every kind of file with frames, of several frames where that matters."""
+    """Every form of DICOM and type of NIfTI, of several frames where that matters."""
     folder = tmp_path_factory.mktemp("files")
     generated.write_all(folder)
-    for path in folder.glob("*.jpg"):
-        path.unlink()
+    for path in folder.iterdir():
+        if path.suffix in (".jpg", ".tif") and path.name != "pages.tif":
+            path.unlink()
     for syntax, name in (
         (JPEGLSLossless, "JPEG-LS"),
         (JPEG2000Lossless, "JPEG 2000"),

@@ -111,13 +111,14 @@ def grid_tensor(
     frames: NDArray[np.int64] | None = None,
 ) -> Tensor:
     """The same, with a range that is known."""
-    small = []
+    places = np.arange(len(image.stored)) if frames is None else frames
+    grid = torch.empty(len(places), channels, size, size)
     for run in runs(image.stored.shape):
-        places = np.arange(run.start, run.stop) if frames is None else frames
-        here = places[(places >= run.start) & (places < run.stop)] - run.start
-        if len(here):
-            small.append(_on_grid(image.part(run), intensity, channels, size)[here])
-    return torch.cat(small)
+        here = (places >= run.start) & (places < run.stop)
+        if here.any():
+            small = _on_grid(image.part(run), intensity, channels, size)
+            grid[torch.from_numpy(here)] = small[places[here] - run.start]
+    return grid
 
 
 def _on_grid(image: DecodedImage, intensity: IntensityRange, channels: int, size: int) -> Tensor:
