@@ -155,8 +155,8 @@ def write_in_processes(
                 at_work.add(pool.submit(_write, block))
             if not at_work:
                 break
-            done, at_work = wait(at_work, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in wait(at_work, return_when=FIRST_COMPLETED).done:
+                at_work.remove(future)
                 for one in future.result():
                     keep(one)
     except BrokenProcessPool:

@@ -19,7 +19,7 @@ from medshield.checkpoint import Checkpoint
 from medshield.clusters import Clusters
 from medshield.dataset import examples
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.errors import InputError, SourceLost
+from medshield.errors import InputError, Unfinished
 from medshield.generator import Generator
 from medshield.kept_run import forget_checkpoint, keep_plan, kept_key, planned
 from medshield.keys import Key
@@ -74,6 +74,9 @@ def fit(config: ProtectConfig) -> FitOutcome:
     if not processes.current().is_first:
         return _helped(config, growing)
     if not config.resume and os.path.lexists(growing):
+        if growing.is_dir() and not growing.is_symlink():
+            with locked(growing):
+                pass  # or another fit is at it just now
         raise InputError(
             f"{growing}: left by an interrupted fit; finish that with --resume, or remove it to "
             "start again"
@@ -83,12 +86,13 @@ def fit(config: ProtectConfig) -> FitOutcome:
     with target_errors(target, resumable=True):
         make_private_folder(growing)  # before hours of fitting, not after
         with locked(growing):
+            refuse_existing(target, "generator")  # by now
             try:
                 keep_plan(config, found, growing)
                 kept_key(config, growing)
                 processes.see_to_shared(growing)
                 generator, _ = settled(config, found, growing, refused)
-            except SourceLost:
+            except Unfinished:
                 raise
             except InputError:  # nothing can come of it, so nothing is worth keeping
                 shutil.rmtree(growing, ignore_errors=True)

@@ -7,7 +7,7 @@ machine fails are written again by another one.
 from __future__ import annotations
 
 import os
-import socket
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -138,13 +138,13 @@ def _see_machine(order: Order, wanted: dict[str, str]) -> None:
     for folder in (order.found.source, order.places.partial, order.places.private):
         if not folder.is_dir():
             raise SourceLost(
-                f"{folder}: not there on {socket.gethostname()}, a machine of the cluster; all of "
+                f"{folder}: not there on {platform.node()}, a machine of the cluster; all of "
                 "them need source and target under the same paths; run again with --resume"
             )
     here = versions()
     other = sorted(name for name in wanted if here.get(name) != wanted[name])
     if other:
         raise InputError(
-            f"{socket.gethostname()}, a machine of the cluster, has another version of "
+            f"{platform.node()}, a machine of the cluster, has another version of "
             f"{', '.join(other)}; give all of them the same"
         )

@@ -163,7 +163,7 @@ def test_a_disk_that_fills_up_at_any_moment(tmp_path, source, whole, program):
 def test_a_target_that_belongs_to_somebody_else(tmp_path, source, command):
     run = medshield(command, source, "-o", tmp_path / "mine", *EIGHT)  # imports all that it needs
     assert run.code == 0, run.err
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(folder.stat().st_mode | 0o055)
     (tmp_path / "theirs").mkdir(mode=0o755)
     release = tmp_path / "theirs" / "out"
@@ -187,7 +187,7 @@ def test_a_mistake_when_a_run_is_resumed_takes_nothing_away(tmp_path, source, wh
         failed(medshield("protect", source, "-o", release, *SETTINGS), release)
     left = state(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("medshield.release_run.pick_device", no_device)
+        patch.setattr("medshield.fitting.pick_device", no_device)
         failed(medshield("protect", source, "-o", release, *SETTINGS, "--resume"), release)
     lost = left.keys() - state(tmp_path).keys()
     assert {path for path in lost if "scratch" not in path} == set()  # there, halves may go
@@ -261,14 +261,14 @@ def test_another_run_that_finished_while_this_one_read_the_source(tmp_path, sour
 def test_two_fits_of_one_generator(tmp_path, source, monkeypatch):
     from medshield import fitting
 
-    fitted, second = fitting.fitted, []
+    fitted, second = fitting._fitted, []
 
     def slow(*arguments):
-        monkeypatch.setattr(fitting, "fitted", fitted)
+        monkeypatch.setattr(fitting, "_fitted", fitted)
         second.append(medshield("fit", source, "-o", tmp_path / "generator", *EIGHT))
         return fitted(*arguments)
 
-    monkeypatch.setattr(fitting, "fitted", slow)
+    monkeypatch.setattr(fitting, "_fitted", slow)
     assert medshield("fit", source, "-o", tmp_path / "generator", *EIGHT).code == 0
     assert second[0].code == 2
     assert "another run" in second[0].err

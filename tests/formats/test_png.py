@@ -395,8 +395,8 @@ REFUSED = {
         "zTXt holds",
     ),
     "text bomb": (
-        png(GREY, after=[(b"zTXt", b"key\0\0" + zlib.compress(bytes(20 << 20)))]),
-        "inflates to more than",
+        png(GREY, after=[(b"zTXt", b"key\0\0" + zlib.compress(bytes(65 << 20)))]),
+        "inflate to more than",
     ),
     "broken text": (png(GREY, after=[(b"zTXt", b"key\0\0nonsense")]), "can't be inflated"),
 }
