@@ -18,7 +18,7 @@ from medshield.manifest import Record
 from medshield.places import Places, locked
 from tests.builders import dicom, in_classes, medshield, tree, with_table
 
-TINY = ("--method", "em", "--eps", "8/255", "--effort", "0.005", "--seed", "2")
+TINY = ("--method", "em", "--eps", "8/255", "--effort", "0.001", "--seed", "2")
 EIGHT = ("--method", "synthetic", "--eps", "8/255", "--seed", "2")
 
 

@@ -97,7 +97,6 @@ out = {}
 with processes.joined():
     for name, task, effort, count in (
         ("advt", "segmentation", 0.05, 11),
-        ("advt", "classification", 0.05, 11),
         ("robust", "classification", 0.1, 11),
         ("tap", "multilabel", 0.1, 11),
         ("tap", "classification", 0.1, 1),  # one process has no row

@@ -15,7 +15,7 @@ from medshield.manifest import Record
 from medshield.places import Places
 from tests.builders import in_classes, medshield, tree
 
-TINY = ("--method", "em", "--eps", "8/255", "--effort", "0.005", "--seed", "2")
+EIGHT = ("--method", "synthetic", "--eps", "8/255", "--seed", "2")
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ def blocks(count):
 def test_the_same_bytes_on_a_cluster(tmp_path, monkeypatch):
     source = in_classes(tmp_path / "in", (".png", ".dcm"), each=4)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert medshield("protect", source, "-o", whole, *TINY).code == 0
+    assert medshield("protect", source, "-o", whole, *EIGHT).code == 0
     monkeypatch.setattr(release_writer, "BLOCK", 3)
-    run = medshield("protect", source, "-o", out, *TINY, "--engine", "ray", "--device", "cpu")
+    run = medshield("protect", source, "-o", out, *EIGHT, "--engine", "ray", "--device", "cpu")
     assert run.code == 0, run.err
     assert tree(out) == tree(whole)
 
@@ -83,14 +83,14 @@ def test_a_machine_must_have_the_folders_and_the_versions(tmp_path):
 def test_without_ray_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     source = in_classes(tmp_path / "in")
-    run = medshield("protect", source, "-o", tmp_path / "out", *TINY, "--engine", "ray")
+    run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--engine", "ray")
     assert run.code == 2
     assert "--engine ray: Ray is not installed; pip install 'medshield[cluster]'" in run.err
 
 
 def test_an_address_without_a_cluster_is_one_line(tmp_path):
     source = in_classes(tmp_path / "in")
-    options = (*TINY, "--engine", "ray", "--ray-address", "ray://127.0.0.1:1")
+    options = (*EIGHT, "--engine", "ray", "--ray-address", "ray://127.0.0.1:1")
     run = medshield("protect", source, "-o", tmp_path / "out", *options)
     assert run.code == 2
     assert "--ray-address ray://127.0.0.1:1: no Ray cluster can be reached there" in run.err
