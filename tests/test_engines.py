@@ -18,13 +18,24 @@ from medshield.manifest import Record
 from medshield.places import Places, locked
 from tests.builders import dicom, in_classes, medshield, tree, with_table
 
-TINY = ("--method", "em", "--eps", "8/255", "--effort", "0.001", "--seed", "2")
+TINY = (
+    "--method",
+    "em",
+    "--eps",
+    "8/255",
+    "--effort",
+    "0.001",
+    "--seed",
+    "2",
+    "--image-size",
+    "32",
+)
 EIGHT = ("--method", "synthetic", "--eps", "8/255", "--seed", "2")
 
 
 @pytest.fixture
 def quick_to_start(monkeypatch):
-    """Processes from the second block on, and blocks of three files; returns how many began."""
+    """Processes from the second block on, and blocks of five files; returns how many began."""
     begun, write = [], engines.write_in_processes
 
     def counting(*arguments, **named):
@@ -32,7 +43,7 @@ def quick_to_start(monkeypatch):
         write(*arguments, **named)
 
     monkeypatch.setattr(pools, "WORTH_STARTING", 0.0)
-    monkeypatch.setattr(release_writer, "BLOCK", 3)
+    monkeypatch.setattr(release_writer, "BLOCK", 5)
     monkeypatch.setattr(engines, "write_in_processes", counting)
     return begun
 

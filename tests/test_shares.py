@@ -19,7 +19,7 @@ from medshield.protect_config import ProtectConfig
 from tests.builders import dicom, in_classes, manifest, medshield, tree, with_table
 
 EIGHT = ("--method", "synthetic", "--eps", "8/255", "--seed", "2")
-EM = ("--method", "em", "--eps", "8/255", "--effort", "0.001", "--seed", "2")
+EM = ("--method", "em", "--eps", "8/255", "--effort", "0.001", "--seed", "2", "--image-size", "32")
 
 
 def mixed(root):
