@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ SSIM_WINDOW = 7
 """Side of the square that structural similarity is measured in, px."""
 _STRIP = 32
 """Rows of windows that are measured at a time."""
+_MOST_IN_32_BITS = isqrt((1 << 31) // (2 * SSIM_WINDOW**2 + 1))
+"""What a value may be so that the squares of two, summed over a window, are below 2^31: 4,656."""
 _ADDED_AT_ONCE = 1 << 16
 
 
@@ -219,10 +222,12 @@ def _similarity(one: Array, other: Array, data_range: float) -> float:
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     area = SSIM_WINDOW**2
     height, width = one.shape[1] - SSIM_WINDOW + 1, one.shape[2] - SSIM_WINDOW + 1
+    kind = np.int32 if _fits(one) and _fits(other) else np.float64
     total = 0.0
     for start in range(0, height, _STRIP):
         rows = slice(start, start + _STRIP + SSIM_WINDOW - 1)
-        x, y = (values[:, rows].astype(np.float64) for values in (one, other))
+        x: Array = one[:, rows].astype(kind)
+        y: Array = other[:, rows].astype(kind)
         sums = _window_sums(np.stack([x, y, x * x + y * y, x * y])) / area
         squares, product = sums[0] ** 2 + sums[1] ** 2, sums[0] * sums[1]
         unbiased = area / (area - 1)
@@ -231,6 +236,13 @@ def _similarity(one: Array, other: Array, data_range: float) -> float:
             np.sum((2 * product + c1) * (2 * shared + c2) / ((squares + c1) * (spread + c2)))
         )
     return float(total / (len(one) * height * width))
+
+
+def _fits(values: Array) -> bool:
+    """Whether sums of squares over a window fit 32 bits, which take half of float64's time."""
+    if not np.issubdtype(values.dtype, np.integer):
+        return False
+    return max(abs(int(values.min())), abs(int(values.max()))) <= _MOST_IN_32_BITS
 
 
 def _window_sums(values: Array) -> Array:

@@ -116,15 +116,19 @@ class _OfRun:
         radius: PerFrame,
     ) -> _OfRun:
         original = image.stored[:]
-        undefined, before = np.isnan(written), np.isnan(original)
-        same = (written == original) | (undefined & before)  # infinities too: they differ by NaN
+        same = written == original
+        keeps_undefined = True
+        if not image.is_integer:
+            undefined, before = np.isnan(written), np.isnan(original)
+            same |= undefined & before  # infinities too: they differ by NaN
+            keeps_undefined = np.array_equal(undefined, before)
         with np.errstate(invalid="ignore"):
-            distance = np.abs(written.astype(np.float64) - original.astype(np.float64))
-        moved = np.where(same, 0.0, distance)
+            moved = np.abs(written.astype(np.float64) - original.astype(np.float64))
+        moved[same] = 0.0
         return cls(
             furthest=float(np.max(moved, initial=0.0)),
             similarity=ssim_of_frames(*comparable(image, written, intensity)),
-            keeps_undefined=np.array_equal(undefined, before),
+            keeps_undefined=keeps_undefined,
             keeps_bound=bool(np.all(moved <= radius)),
             keeps_fixed=not np.any(~same & image.fixed(intensity)),
         )

@@ -146,6 +146,20 @@ def test_ssim_is_that_of_scikit_image(shape, kind, width):
     assert metrics.ssim_of_frames(clean, changed, width) == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "high"),
+    [(np.int16, -4657, 4657), (np.int16, -4658, 4658), (np.uint16, 0, 65535), (np.int32, -9, 9e8)],
+)
+def test_ssim_of_integers_is_not_cut_off(kind, low, high):
+    rng = np.random.default_rng(0)
+    clean = rng.choice([low, high], (1, 12, 12, 1)).astype(kind)
+    changed = np.where(rng.random(clean.shape) < 0.1, low, clean).astype(kind)
+    expected = structural_similarity(
+        *(image[0, ..., 0].astype(np.float64) for image in (clean, changed)), data_range=high - low
+    )
+    assert metrics.ssim_of_frames(clean, changed, high - low) == pytest.approx([expected])
+
+
 def test_ssim():
     rng = np.random.default_rng(0)
     image = rng.random((2, 16, 16, 3))

@@ -195,10 +195,13 @@ class DecodedImage:
         """(frames, colour channels, height, width) in [0, 1] of the range: low is dark, NaN 0."""
         with np.errstate(over="ignore", invalid="ignore"):  # values near the end of float64
             real = self._real(self.stored[:][..., : self.colour_channels])
-            scaled = (real - intensity.low) / intensity.width
-        scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+            real -= intensity.low
+            real /= intensity.width
+        if not self.is_integer:
+            np.nan_to_num(real, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
+        scaled = np.clip(real, 0.0, 1.0, out=real)
         if self.inverted:
-            scaled = 1.0 - scaled
+            scaled = np.subtract(1.0, scaled, out=scaled)
         return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
 
     def epsilon_stored(self, intensity: IntensityRange, epsilon: Fraction) -> PerFrame:
@@ -207,7 +210,10 @@ class DecodedImage:
 
     def outside(self, intensity: IntensityRange) -> NDArray[np.bool_]:
         """True where a value lies outside the range and therefore stays as it is."""
-        values = self._real(self.stored[:])
+        stored = self.stored[:]
+        if self._is_inside(stored, intensity):
+            return np.zeros(stored.shape, np.bool_)
+        values = self._real(stored)
         return ~((values >= intensity.low) & (values <= intensity.high))
 
     def fixed(self, intensity: IntensityRange) -> NDArray[np.bool_]:
@@ -268,10 +274,14 @@ class DecodedImage:
     def _moved(
         self, delta: NDArray[np.floating[Any]], intensity: IntensityRange, radius: PerFrame
     ) -> NDArray[Any]:
-        step = delta.astype(np.float64).transpose(0, 2, 3, 1) * (intensity.width / self.slope)
-        step = np.clip(-step if self.inverted else step, -radius, radius)
+        step = delta.astype(np.float64).transpose(0, 2, 3, 1)
+        step *= intensity.width / self.slope
+        if self.inverted:
+            np.negative(step, out=step)
+        np.clip(step, -radius, radius, out=step)
         if self.is_integer:
-            step = np.trunc(step + np.copysign(1e-6, step))  # 7.9999997 grey levels are 8
+            step += np.copysign(1e-6, step)
+            np.trunc(step, out=step)  # 7.9999997 grey levels are 8
         colour = self.stored[:][..., : self.colour_channels]
         one, other = (
             np.asarray((bound - self.intercept) / self.slope)
@@ -283,7 +293,9 @@ class DecodedImage:
             low, high = np.ceil(low), np.floor(high)
         # Rounding may put a bound just past a value that lies on it; that value may stay there.
         values = colour.astype(np.float64)
-        target = np.clip(values + step, np.minimum(low, values), np.maximum(high, values))
+        if not (values.size and np.all(low <= values.min()) and np.all(values.max() <= high)):
+            low, high = np.minimum(low, values), np.maximum(high, values)
+        target = np.clip(values + step, low, high)
         # No step at all leaves the very bits, of a negative zero too.
         fixed = self.fixed(intensity)[..., : self.colour_channels] | (step == 0)
         result = self.stored[:].copy()
@@ -291,6 +303,13 @@ class DecodedImage:
         if not self.is_integer:
             result = self._within(result, radius)
         return result
+
+    def _is_inside(self, stored: NDArray[Any], intensity: IntensityRange) -> bool:
+        """Whether every value lies in the range, told by the outermost: scaling keeps the order."""
+        if not stored.size or isinstance(self.slope, np.ndarray):
+            return False
+        ends = self._real(np.array([stored.min(), stored.max()], stored.dtype))
+        return bool(np.all((ends >= intensity.low) & (ends <= intensity.high)))
 
     def _real(self, stored: NDArray[Any]) -> NDArray[np.float64]:
         """Real-world values of stored ones; infinite where float64 does not reach."""

@@ -24,6 +24,7 @@ from pydicom.uid import (
 from medshield.errors import RefusedFile
 from medshield.formats import limits
 from medshield.formats.base import refuse_too_large
+from medshield.formats.deflate import raw_stream
 from medshield.formats.dicom.elements import (
     META_GROUP,
     PIXEL_TAGS,
@@ -382,8 +383,7 @@ def _checksum(content: bytes) -> bytes:
 
 
 def _deflated(content: bytes, checksummed: bool) -> bytes:
-    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    data = deflater.compress(content) + deflater.flush()
+    data = raw_stream(content)
     if checksummed:
         data += _checksum(content)
     return data + b"\0" * (len(data) % 2)

@@ -16,6 +16,7 @@ import numpy as np
 
 from medshield.errors import RefusedFile
 from medshield.formats.base import refuse_too_large
+from medshield.formats.deflate import zlib_stream
 from medshield.formats.limits import LARGEST_RATIO
 from medshield.formats.packed import packed, unpacked
 from medshield.formats.png.chunks import SIGNATURE, Header, chunk_bytes, header_bytes
@@ -23,7 +24,6 @@ from medshield.formats.png.chunks import SIGNATURE, Header, chunk_bytes, header_
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_LEVEL = 6  # zlib's own default: higher ones cost much time for under a percent
 _SUB, _UP, _AVERAGE, _PAETH = 1, 2, 3, 4
 
 _WHOLE = ((slice(None), slice(None)),)
@@ -83,7 +83,7 @@ def encode_samples(header: Header, samples: Samples) -> bytes:
         filters = samples.filters[line : line + part.height]
         lines.append(_filtered(rows, filters, header.filter_step).tobytes())
         line += part.height
-    return zlib.compress(b"".join(lines), _LEVEL)
+    return zlib_stream(b"".join(lines))
 
 
 @dataclass(frozen=True)

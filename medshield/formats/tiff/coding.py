@@ -11,6 +11,7 @@ import imagecodecs
 import numpy as np
 
 from medshield.errors import RefusedFile
+from medshield.formats.deflate import zlib_stream
 from medshield.formats.limits import MOST_LZMA_BYTES
 from medshield.formats.packed import packed, unpacked
 from medshield.formats.tiff.page import (
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 Order = Literal["<", ">"]
 """A byte order, as NumPy and struct write it."""
 
-_LEVEL = 6
 _ZSTD_LEVEL = 9  # libtiff's own default
 _LZW_STRIP = 8 + 2 + 9 * 12 + 4  # behind the header and a directory of nine entries
 
@@ -132,7 +132,7 @@ def _compressed(compression: int, rows: NDArray[np.uint8]) -> bytes:
     if compression == UNCOMPRESSED:
         return data
     if compression in (DEFLATE, OLD_DEFLATE):
-        return zlib.compress(data, _LEVEL)
+        return zlib_stream(data)
     if compression == LZW:
         return bytes(imagecodecs.lzw_encode(data))
     if compression == ZSTD:
