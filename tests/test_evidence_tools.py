@@ -153,12 +153,14 @@ def test_a_level_s_time_is_a_row(monkeypatch, capsys):
 def test_a_level_too_long_to_run_is_measured_by_an_epoch_of_each_cell(monkeypatch, capsys):
     cells = "small_convnet,small_convnet:standard:purified"
     words = ["levels", "--images", "24", "--side", "32", "--cells", cells, "--sample"]
+    words += ["--threat", "expert"]
     monkeypatch.setattr("sys.argv", words)
     levels.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("| small_convnet:standard | 7 | 60 | ")
     once, training = (float(entry) for entry in lines[3].strip(" |").split(" | ")[4:])
     assert 0 < once <= training
-    header, _, row = lines[-3:]
+    header, _, below, row = lines[-4:]
     assert header.endswith(" | by an epoch of each, min |")
-    assert row.startswith("| 24 | basic | 2 | 14 | 32 | ")
+    assert below.startswith("| 24 | determined | 1 | 7 | 32 |  | ")
+    assert row.startswith("| 24 | expert | 2 | 14 | 32 | ")

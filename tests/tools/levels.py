@@ -11,8 +11,9 @@ A level that takes longer than a night is measured in part: with --sample every 
 one epoch, in a process of one thread as `verify` does it, and the processor time of an epoch is
 multiplied by the number of epochs and of trainings. What happens once a training (a countermeasure
 is fitted) or once a cell (a denoiser learns) happens in full and is counted as often. Cells are
-printed, too. Processor time hardly depends on what else the machine does; with two cores and two
-processes, half of it is what passes on the clock.
+printed, too, and the levels below whose victims see images of the same size. Processor time hardly
+depends on what else the machine does; with two cores and two processes, half of it is what passes
+on the clock.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +35,7 @@ from medshield.arms import CLEAN
 from medshield.preparation import Preparation, prepare
 from medshield.protect import protect
 from medshield.protect_config import ProtectConfig
-from medshield.threats import LEVELS
+from medshield.threats import LEVELS, declared_cells, largest_side, levels_up_to
 from medshield.trials import Job
 from medshield.verify import verify
 from medshield.verify_config import VerifyConfig
@@ -138,20 +140,39 @@ def main() -> None:
         plan = ready.plan
         row = [options.images, options.threat, len(plan.cells), plan.trainings, plan.image_size]
         row.append(f"{plan.seconds / 60:.1f}")
+        rows = [row]
         if options.run:
             started = time.monotonic()
             verify(config)
             row.append(f"{(time.monotonic() - started) / 60:.1f}")
         if options.sample:
             found, prepared = sample(ready)
-            spent = (prepared + sum(s.trainings * s.training for s in found)) / config.workers
-            row.append(f"{spent / 60:.1f}")
             print_cells(found, prepared)
+            rows = []
+            for level, cells in by_level(found, options.threat, ready.task.name):
+                counts = [len(cells), sum(cell.trainings for cell in cells), plan.image_size]
+                forecast = row[-1] if level == options.threat else ""
+                minutes = (prepared + spent(cells)) / config.workers / 60
+                rows.append([options.images, level, *counts, forecast, f"{minutes:.1f}"])
     sys.stderr.write(f"{platform.processor() or platform.machine()}, torch {torch.__version__}\n")
     header = ["images", "level", "cells", "trainings", "victims' input, px", "forecast, min"]
     header += ["measured, min"] if options.run else []
     header += ["by an epoch of each, min"] if options.sample else []
-    print_table(header, [row])
+    print_table(header, rows)
+
+
+def spent(cells: list[Sampled]) -> float:
+    """Processor's seconds of all trainings."""
+    return sum(cell.trainings * cell.training for cell in cells)
+
+
+def by_level(found: list[Sampled], threat: str, task: str) -> Iterator[tuple[str, list[Sampled]]]:
+    """The cells of a level, and of those below it whose victims see images of the same size."""
+    for level in levels_up_to(threat)[:-1]:
+        if largest_side(level, task) == largest_side(threat, task):
+            names = {cell.name for cell in declared_cells(level, task)}
+            yield level, [cell for cell in found if cell.cell in names]
+    yield threat, found
 
 
 def print_cells(found: list[Sampled], prepared: float) -> None:
