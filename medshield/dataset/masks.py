@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -177,7 +177,7 @@ def _common_depth(images: Sequence[str]) -> int:
     return shared
 
 
-@cache
+@lru_cache(1 << 10)  # folders come again and again, files once
 def _has_word(name: str, vocabulary: frozenset[str]) -> bool:
     return any(word.rstrip("0123456789") in vocabulary for word in words(name))
 

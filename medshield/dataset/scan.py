@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,9 @@ CONSTANT = (
     "range to perturb it in; remove it, or give --intensity LOW,HIGH"
 )
 MOST_CLUSTERS = 10
+ALIKE_IN_PLANS = ("format", "kind", "shape", "details", "slopes")
+ALIKE_IN_GLANCES = ("kind", "declared", "stored")
+"""What many files have alike."""
 IMAGES_A_CLUSTER = 20
 """On average, at the least, where there are images enough for two clusters of that size."""
 
@@ -86,14 +90,14 @@ def scan(
         )
     stamps = stamps_of(source, found)
     looks: dict[str, _Look] = {}
-    details: dict[str, dict[str, str]] = {}
+    alike: dict[tuple[str, object], Any] = {}
     samples = Samples()
     outside = {path: why for path in found if (why := _header_outside(path, found))}
     entries = [(path, reason) for path, reason in found.items() if path not in outside]
     looked = shared_out(partial(_look, source, handling), entries, workers)
     with closing(looked):
         for look, values in looked:
-            looks[look.plan.path] = look = look.sharing(details)
+            looks[look.plan.path] = look = look.sharing(alike)
             if look.glance:
                 samples.add(look.plan.path, look.glance, values)
             if look.plan.action == "refuse":
@@ -159,10 +163,20 @@ class _Look:
     patient: str | None = field(default=None, repr=False)
     is_image: bool = True
 
-    def sharing(self, known: dict[str, dict[str, str]]) -> _Look:
-        """The same with details that are one object for all files alike, to save memory."""
-        details = known.setdefault(str(self.plan.details), self.plan.details)
-        return replace(self, plan=replace(self.plan, details=details))
+    def sharing(self, alike: dict[tuple[str, object], Any]) -> _Look:
+        """The same with values that are one object for all files alike, to save memory."""
+
+        def shared(whole: Any, names: Iterable[str]) -> dict[str, Any]:
+            values = {name: getattr(whole, name) for name in names}
+            return {
+                name: alike.setdefault((name, str(value)), value) for name, value in values.items()
+            }
+
+        return replace(
+            self,
+            plan=replace(self.plan, **shared(self.plan, ALIKE_IN_PLANS)),
+            glance=self.glance and replace(self.glance, **shared(self.glance, ALIKE_IN_GLANCES)),
+        )
 
 
 def _that_count(
