@@ -18,7 +18,7 @@ MOST_DESCRIPTION_BYTES = 16 << 20
 """Of `medshield.json`, of `generator.json`, and of a private folder's `config.json`."""
 
 MOST_MANIFEST_BYTES = 2 << 30
-"""Of a manifest, and of a private folder's journal and plan: a million files take 0.6 GB."""
+"""Of a manifest: a million files take 0.6 GB."""
 
 MOST_TABLE_BYTES = 256 << 20
 """Of a table of labels."""

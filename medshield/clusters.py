@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
+from scipy.linalg import eigh
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -118,7 +119,7 @@ def _dictionary(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Ten
         )
     )
     mean = patches.mean(0)
-    values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / PATCHES)
+    values, vectors = _eigen((patches - mean).T @ (patches - mean) / PATCHES)
     whitening = vectors @ torch.diag((values.clamp(min=0) + ROUGH).rsqrt()) @ vectors.T
     chosen = F.normalize((patches[:FILTERS] - mean) @ whitening)
     filters = whitening @ chosen.T
@@ -151,9 +152,20 @@ def _principal_axes(features: Tensor) -> tuple[Tensor, Tensor]:
     weights[responses:] = SHARE_OF_BRIGHTNESS * (len(mean) - responses) ** -0.5
     scales = torch.where(spread > 1e-6, weights / spread.clamp(min=1e-6), 0.0)
     scaled = (features - mean) * scales
-    _, vectors = torch.linalg.eigh(scaled.T @ scaled)
+    _, vectors = _eigen(scaled.T @ scaled)
     axes = scales[:, None] * vectors[:, -AXES:]
     return axes, mean @ axes
+
+
+def _eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, which ascend, and vectors, in columns.
+
+    By QR iteration in double precision: what divides the matrix, as torch does, fails where most
+    values are equal, as of a few images that are repeated. One thread, as for `_centres`.
+    """
+    with threadpool_limits(1):
+        values, vectors = eigh(symmetric.double().numpy(), driver="ev")
+    return torch.from_numpy(values).float(), torch.from_numpy(vectors).float()
 
 
 def _centres(points: Tensor, count: int, seed: int) -> Tensor:

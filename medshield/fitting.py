@@ -28,6 +28,7 @@ from medshield.models import pick_device
 from medshield.places import (
     CHECKPOINT,
     GENERATOR,
+    PLAN,
     Places,
     keep_apart,
     locked,
@@ -87,6 +88,7 @@ def fit(config: ProtectConfig) -> FitOutcome:
         make_private_folder(growing)  # before hours of fitting, not after
         with locked(growing):
             refuse_existing(target, "generator")  # by now
+            is_resumed = (growing / PLAN).is_file()
             try:
                 keep_plan(config, found, growing)
                 kept_key(config, growing)
@@ -95,7 +97,8 @@ def fit(config: ProtectConfig) -> FitOutcome:
             except Unfinished:
                 raise
             except InputError:  # nothing can come of it, so nothing is worth keeping
-                shutil.rmtree(growing, ignore_errors=True)
+                if not is_resumed:
+                    shutil.rmtree(growing, ignore_errors=True)
                 raise
             processes.meet()  # others may still read what lies there
             (growing / GENERATOR).rename(target)

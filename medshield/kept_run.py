@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
+from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
 from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
 from medshield.dataset.scanned import Scan
 from medshield.dataset.walk import see_source
-from medshield.errors import InputError
+from medshield.errors import Unfinished
 from medshield.generator import KEY, Generator, read_key
 from medshield.keys import Key
 from medshield.places import CHECKPOINT, CONFIGURATION, PLAN
@@ -30,25 +32,60 @@ def planned(
         companions: what else is to be removed by who wants to start again.
 
     Raises:
-        InputError: the run to resume was another one, or nothing can be protected.
+        Unfinished: the run to resume was another one, or what it kept is damaged.
+        InputError: nothing can be protected.
     """
-    configuration = folder / CONFIGURATION
-    if not os.path.isfile(configuration):  # noqa: PTH113 (False where no such name can be)
+    if not os.path.isfile(folder / CONFIGURATION):  # noqa: PTH113 (False where no such name can be)
         return plan_for(config, generator)
-    earlier, wanted = json.loads(configuration.read_text()), config.fingerprint()
+    earlier, wanted = kept_settings(folder, *companions), config.fingerprint()
     other = sorted(name for name in wanted if earlier.get(name) != wanted[name])
     remove = " and ".join(["it", *(path.name for path in companions)])
     again = f"resume with the same ones, or remove {remove} to start again"
     if other:
         what = f"the interrupted run had other settings ({', '.join(other)})"
-        raise InputError(f"{folder}: {what}; {again}")
+        raise Unfinished(f"{folder}: {what}; {again}")
     if not (folder / PLAN).is_file():  # of a release that was finished, and is gone
         return plan_for(config, generator)
     see_source(config.source)
-    found = read_plan(folder / PLAN, config.source)
+    try:
+        found = read_plan(folder / PLAN, config.source)
+    except ValueError:
+        raise damaged(folder / PLAN, *companions) from None
     if has_changed(found):
-        raise InputError(f"{folder}: the source changed since the run was interrupted; {again}")
+        raise Unfinished(f"{folder}: the source changed since the run was interrupted; {again}")
     return found
+
+
+def kept_settings(folder: Path, *companions: Path) -> dict[str, Any]:
+    """What the run to resume was asked for, as `ProtectConfig.fingerprint` gives it.
+
+    Args:
+        folder: where it keeps that.
+        companions: as for `planned`.
+
+    Raises:
+        Unfinished: it is damaged.
+        OSError: it can't be read.
+    """
+    path = folder / CONFIGURATION
+    try:
+        kept = parsed_json(read_bounded(path, MOST_DESCRIPTION_BYTES))
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict):
+        raise damaged(path, *companions)
+    return kept
+
+
+def damaged(path: Path, *companions: Path) -> Unfinished:
+    """Says that a file is not as the run to resume kept it, and what to do.
+
+    Args:
+        path: the file.
+        companions: as for `planned`.
+    """
+    remove = " and ".join(folder.name for folder in (path.parent, *companions))
+    return Unfinished(f"{path}: damaged; restore it, or remove {remove} to start again")
 
 
 def keep_plan(config: ProtectConfig, found: Scan, folder: Path) -> None:

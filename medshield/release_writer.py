@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -79,25 +80,42 @@ class ReleaseWriter:
             else:
                 ready.append((file, *read))
         deltas = self._deltas(ready)
-        for (file, image, _), delta in zip(ready, deltas, strict=True):
-            yield self._protected(file, image, delta)
+        if not isinstance(deltas, str):
+            for (file, image, _), delta in zip(ready, deltas, strict=True):
+                yield self._protected(file, image, delta)
+        elif len(ready) == 1:
+            yield self._refused(ready[0][0], deltas)
+        else:
+            files = [file for file, _, _ in ready]
+            ready.clear()  # to make room, as does the next line
+            del read
+            for file in files:
+                yield from self.written([file])
 
     def _read(self, file: SourceFile) -> tuple[DecodedImage, Tensor] | str:
         """The image and its target, or why it is refused."""
         try:
-            image = examples.decoded(self._found.source / file.path, self._found.handling)
-            size = self._generator.method.setting.size
-            return image, examples.target_tensor(file, self._found, size)
+            with _within_memory():
+                image = examples.decoded(self._found.source / file.path, self._found.handling)
+                size = self._generator.method.setting.size
+                return image, examples.target_tensor(file, self._found, size)
         except RefusedFile as error:
             return str(error)
 
-    def _deltas(self, ready: Sequence[tuple[SourceFile, DecodedImage, Tensor]]) -> list[Deltas]:
-        """What gives the delta of some frames of each image on the working grid.
+    def _deltas(
+        self, ready: Sequence[tuple[SourceFile, DecodedImage, Tensor]]
+    ) -> list[Deltas] | str:
+        """What gives the delta of some frames of each image on the working grid, or why none does.
 
         Those of images that are held are made here, together; of others, when they are asked for.
         """
         held = [one for one in ready if isinstance(one[1].stored, np.ndarray)]
-        made = dict(zip((file.path for file, _, _ in held), self._made_deltas(held), strict=True))
+        try:
+            with _within_memory():
+                deltas = self._made_deltas(held)
+        except RefusedFile as error:
+            return str(error)
+        made = dict(zip((file.path for file, _, _ in held), deltas, strict=True))
         return [
             made[file.path].__getitem__
             if file.path in made
@@ -161,13 +179,11 @@ class ReleaseWriter:
     def _protected(self, file: SourceFile, image: DecodedImage, delta: Deltas) -> Finished:
         temporary = self._places.temporary(file.path)
         try:
-            finished = self._written(file, image, delta, temporary)
+            with _within_memory():
+                finished = self._written(file, image, delta, temporary)
         except RefusedFile as error:
             temporary.unlink(missing_ok=True)
             return self._refused(file, str(error))
-        except MemoryError:
-            temporary.unlink(missing_ok=True)
-            return self._refused(file, NO_MEMORY)
         self._places.put(temporary, file.path)
         return finished
 
@@ -222,6 +238,23 @@ class ReleaseWriter:
         """
         see_source(self._found.source)
         return Finished(Record(file.path, "refused", file.format, reason=reason))
+
+
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    """A block that may need more memory than the system hands out.
+
+    Raises:
+        RefusedFile: it did.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise RefusedFile(NO_MEMORY) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):  # as PyTorch calls what hands memory out
+            raise
+        raise RefusedFile(NO_MEMORY) from error
 
 
 def blocks_of(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:

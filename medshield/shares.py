@@ -6,7 +6,6 @@ it; each writes every Nth file and a journal of its own.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from medshield.dicom_release import is_companion
 from medshield.errors import InputError, Unfinished
 from medshield.generator import Generator
 from medshield.journal import JOURNAL, SHARES, Finished
-from medshield.kept_run import planned
+from medshield.kept_run import damaged, kept_settings, planned
 from medshield.places import (
     CONFIGURATION,
     GENERATOR,
@@ -125,12 +124,14 @@ def protect_share(config: ProtectConfig, share: Share) -> ShareOutcome:
         return ReleaseRun.begun(config, places, found, generator)
 
     def get_ready() -> None:
+        is_resumed = (places.private / PLAN).is_file()
         try:
             begun()
         except Unfinished:
             raise
         except InputError:
-            places.remove_unfinished()
+            if not is_resumed:
+                places.remove_unfinished()
             raise
 
     with target_errors(places.release, resumable=True):
@@ -163,7 +164,8 @@ def merge(release: Path, *, device: str = "auto", workers: int = 1) -> Outcome:
         workers: DICOM files that are given new UIDs at a time.
 
     Raises:
-        InputError: there is no such run, or a share is missing or still at work.
+        InputError: there is no such run, a share is missing or still at work, or what the run
+            kept is damaged.
     """
     places = Places(named(release))
     refuse_existing(places.release, "release")
@@ -173,8 +175,11 @@ def merge(release: Path, *, device: str = "auto", workers: int = 1) -> Outcome:
             f"{places.partial.name} beside it, as `protect --shard` leaves them"
         )
     places.refuse_links()
-    settings = json.loads((places.private / CONFIGURATION).read_text())
-    config = ProtectConfig.from_fingerprint(settings, places.release, device, workers)
+    settings = kept_settings(places.private, places.partial)
+    try:
+        config = ProtectConfig.from_fingerprint(settings, places.release, device, workers)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise damaged(places.private / CONFIGURATION, places.partial) from None
     found = planned(config, None, places.private, places.partial)
     with target_errors(places.release, resumable=True), locked(places.private):
         run = ReleaseRun.begun(config, places, found, None)

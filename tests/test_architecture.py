@@ -4,9 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+from medshield.versions import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "medshield"
@@ -230,3 +233,28 @@ except SystemExit as end:
     print("exit", end.code, "torch" in sys.modules)
 """
     assert run(code).splitlines()[-1] == "exit 0 False"
+
+
+PLUGINS = {"pylibjpeg", "pylibjpeg-openjpeg"}  # which pydicom finds by itself
+UNCOUNTED = {
+    "safetensors",  # bytes to tensors, without a choice
+    "threadpoolctl",
+    "tqdm",
+    "ray",  # hands on what others make
+}
+
+
+def test_versions_names_every_package_that_writes_a_release():
+    """All that `protect` imports, in functions too, by way of any module."""
+    used, left, foreign = set(), {"release_run"}, set()
+    while left:
+        used |= left
+        for node in (node for name in left for node in ast.walk(parsed(PATHS[name]))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            foreign |= {name.partition(".")[0] for name in names}
+        left = set().union(*(IMPORTS[name] for name in left)) - used
+    foreign -= {*sys.stdlib_module_names, "medshield"}
+    named = packages_distributions()
+    packages = {named[name][0].lower().replace("_", "-") for name in foreign if name in named}
+    assert packages - UNCOUNTED == {name.lower() for name in PACKAGES} - PLUGINS - {"medshield"}

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from medshield import engines, pools, release_writer
+from medshield import engines, release_writer
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.errors import InputError, SourceLost, WorkerLost
 from medshield.journal import Finished
 from medshield.manifest import Record
+from medshield.methods import error_minimizing
 from medshield.places import Places, locked
 from tests.builders import dicom, in_classes, medshield, tree, with_table
 
@@ -35,15 +36,18 @@ EIGHT = ("--method", "synthetic", "--eps", "8/255", "--seed", "2")
 
 @pytest.fixture
 def quick_to_start(monkeypatch):
-    """Processes from the second block on, and blocks of five files; returns how many began."""
-    begun, write = [], engines.write_in_processes
+    """Processes write from the second block on, and blocks of five files; returns how many."""
+    begun, here, write = [], engines.write_here, engines.write_in_processes
+
+    def little_here(*arguments, most_seconds):
+        return here(*arguments, most_seconds=None if most_seconds is None else 0.0)
 
     def counting(*arguments, **named):
         begun.append(named["count"])
         write(*arguments, **named)
 
-    monkeypatch.setattr(pools, "WORTH_STARTING", 0.0)
     monkeypatch.setattr(release_writer, "BLOCK", 5)
+    monkeypatch.setattr(engines, "write_here", little_here)
     monkeypatch.setattr(engines, "write_in_processes", counting)
     return begun
 
@@ -57,7 +61,8 @@ def mixed(root):
 
 
 @pytest.mark.parametrize("options", [TINY, (*EIGHT, "--uid", "new", "--min-ssim", "0.97")])
-def test_the_same_bytes_by_any_number_of_processes(tmp_path, quick_to_start, options):
+def test_the_same_bytes_by_any_number_of_processes(tmp_path, quick_to_start, monkeypatch, options):
+    monkeypatch.setattr(error_minimizing, "MOST_TURNS", 1)  # only this process fits
     source = mixed(tmp_path / "in")
     for workers in (1, 3):
         out = tmp_path / str(workers)

@@ -18,7 +18,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from medshield import release_writer
+from medshield.dataset import examples
 from medshield.formats.png.codec import PngCodec
+from medshield.generator import Generator
 from tests.builders import CLASSES, EIGHT, in_classes, medshield, nifti, png, segmented, tree
 from tests.builders import manifest as lines_of
 from tests.tools import hostile
@@ -180,6 +183,56 @@ def test_files_that_there_is_no_memory_for_are_refused_alone(tmp_path, source, m
     refused = [r for r in lines_of(tmp_path / "out").values() if r["status"] == "refused"]
     assert {record["path"] for record in refused} == {f"{CLASSES[0]}/0.png", f"{CLASSES[1]}/4.png"}
     assert all("not enough memory" in record["reason"] for record in refused)
+
+
+def test_a_block_that_there_is_no_memory_for_is_made_file_by_file(tmp_path, source, monkeypatch):
+    settings = (*EIGHT, "--seed", "2", "--workers", "1")
+    assert medshield("protect", source, "-o", tmp_path / "whole", *settings).code == 0
+    perturb, asked = Generator.perturb, []
+
+    def perturbing(self, images, targets, names):
+        asked.append(len(names))
+        if len(names) > 1:
+            raise MemoryError
+        return perturb(self, images, targets, names)
+
+    monkeypatch.setattr(Generator, "perturb", perturbing)
+    run = medshield("protect", source, "-o", tmp_path / "out", *settings)
+    assert run.code == 0, run.err
+    assert asked == [len(asked) - 1] + [1] * (len(asked) - 1)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at", ["grid", "size of its own"])
+def test_a_file_that_pytorch_has_no_memory_for_is_refused_alone(tmp_path, source, monkeypatch, at):
+    whole = f"{CLASSES[0]}/0.png"
+    first = PngCodec().decode(source / whole).stored[0, 0, 0, 0]
+    grid_of, native_of = examples.image_tensor, release_writer._at_native_size
+
+    def on_grid(image, *arguments):
+        if at == "grid" and image.stored[0, 0, 0, 0] == first:
+            torch.empty(1 << 60)
+        return grid_of(image, *arguments)
+
+    def at_native_size(delta, image):
+        if at != "grid" and image.stored[0, 0, 0, 0] == first:
+            torch.empty(1 << 60)
+        return native_of(delta, image)
+
+    monkeypatch.setattr(examples, "image_tensor", on_grid)
+    monkeypatch.setattr(release_writer, "_at_native_size", at_native_size)
+    run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--workers", "1")
+    assert run.code == 3, run.err
+    refused = [r for r in lines_of(tmp_path / "out").values() if r["status"] == "refused"]
+    assert [record["path"] for record in refused] == [whole]
+    assert "not enough memory" in refused[0]["reason"]
+
+
+def test_another_fault_of_pytorch_still_ends_the_run(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(Generator, "perturb", lambda *_: torch.ones(2) @ torch.ones(3))
+    run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--workers", "1")
+    assert run.code == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_kind_of_constant_files_does_not_stop_the_others(tmp_path, source):

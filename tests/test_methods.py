@@ -23,6 +23,7 @@ from medshield.randomness import seeded
 from medshield.tasks import Classification, MultiLabel, Segmentation
 from medshield.training import Recipe, train
 
+FULL_BLOCK = methods_base.BLOCK
 SIZE = 32
 COUNT = 11
 BUDGET = Budget(Fraction(8, 255))
@@ -161,8 +162,7 @@ def test_no_images_have_no_delta(name):
 
 @pytest.mark.parametrize("name", ["em", "synthetic"])
 def test_blocks_of_full_size_keep_neighbours_apart_too(name, monkeypatch):
-    monkeypatch.undo()
-    assert methods_base.BLOCK == 64
+    monkeypatch.setattr(methods_base, "BLOCK", FULL_BLOCK)
     method, data = fitted(name, "classification", 1), examples(count=70)
     together = method.perturb(*data)
     for rows in ([69], [0, 65, 30], list(range(70))[::-1]):

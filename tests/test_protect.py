@@ -1,6 +1,7 @@
 """`protect` and `fit` from end to end: what a release holds, what it never holds, and repeats."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medshield import planning
+from medshield import planning, pools
 from medshield.dataset import examples
 from medshield.formats.png.codec import PngCodec
+from medshield.methods import adversarial_targeted, error_minimizing
 from medshield.methods.error_minimizing import ErrorMinimizing
 from tests.builders import (
     EIGHT,
@@ -34,6 +36,17 @@ from tests.builders import (
 )
 
 TINY = ("--effort", "0.02", "--eps", "8/255", "--image-size", "32")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Games and attacks of a size for tests, all in this process; no promise depends on it."""
+    monkeypatch.setattr(error_minimizing, "MOST_TURNS", 1)
+    monkeypatch.setattr(error_minimizing, "REFINING_STEPS", 2)
+    monkeypatch.setattr(adversarial_targeted, "ATTACK_STEPS", 2)
+    monkeypatch.setattr(pools, "WORTH_STARTING", math.inf)
+
+
 ODD_NAMES = (
     *("two words.png", "größe-画像.png", "new\nline.png", "-dash.png", "back\\slash.png"),
     *("quote'\"$HOME`.png", os.fsdecode(b"caf\xe9.png"), "x" * 251 + ".png", "a.png.part"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import medshield as package
+from medshield.methods import error_minimizing
 from tests.builders import EIGHT, in_classes, medshield, tree
 from tests.test_verify import make_set
 
@@ -211,7 +212,9 @@ def test_no_data_is_run_as_code_and_no_module_reaches_out(path):
     assert list(dangers(ast.parse(path.read_text(encoding="utf-8")))) == []
 
 
-def test_no_network_is_used_that_nobody_asked_for(tmp_path, addresses):
+def test_no_network_is_used_that_nobody_asked_for(tmp_path, addresses, monkeypatch):
+    monkeypatch.setattr(error_minimizing, "MOST_TURNS", 1)
+    monkeypatch.setattr(error_minimizing, "REFINING_STEPS", 2)
     source = make_set(tmp_path / "in", patients=20, each=2)
     release = tmp_path / "out"
     assert medshield("scan", source).code == 0

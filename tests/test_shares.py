@@ -1,6 +1,7 @@
 """A release written by many jobs is the one that a single run writes."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -10,16 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from medshield import places, planning
+from medshield import places, planning, pools
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.formats import Handling
 from medshield.formats.png.codec import PngCodec
+from medshield.methods import error_minimizing
 from medshield.places import joined, locked
 from medshield.protect_config import ProtectConfig
 from tests.builders import dicom, in_classes, manifest, medshield, tree, with_table
 
 EIGHT = ("--method", "synthetic", "--eps", "8/255", "--seed", "2")
 EM = ("--method", "em", "--eps", "8/255", "--effort", "0.001", "--seed", "2", "--image-size", "32")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Games of a size for tests, and no processes but those that a test starts."""
+    monkeypatch.setattr(error_minimizing, "MOST_TURNS", 1)
+    monkeypatch.setattr(error_minimizing, "REFINING_STEPS", 2)
+    monkeypatch.setattr(pools, "WORTH_STARTING", math.inf)
 
 
 def mixed(root):
@@ -169,11 +179,19 @@ def test_without_locks_the_first_share_gets_ready_and_the_others_ask_for_it(tmp_
     assert medshield("merge", out).code == 0
 
 
+SMALL = """
+from medshield.cli import main
+from medshield.methods import error_minimizing
+error_minimizing.MOST_TURNS, error_minimizing.REFINING_STEPS = 1, 2
+main()
+"""
+
+
 def test_jobs_that_start_at_the_same_time(tmp_path):
     source = mixed(tmp_path / "in")
     assert medshield("protect", source, "-o", tmp_path / "whole", *EM).code == 3
     shutil.rmtree(tmp_path / "whole.private")
-    command = [sys.executable, "-m", "medshield", "protect", source, "-o", tmp_path / "out", *EM]
+    command = [sys.executable, "-c", SMALL, "protect", source, "-o", tmp_path / "out", *EM]
     jobs = [
         subprocess.Popen(
             [*map(str, command), "--shard", f"{number}/3"],

@@ -93,6 +93,17 @@ def test_few_or_equal_images_are_no_reason_to_fail(count):
     assert Clusters.fit(images, 5, KEY).assign(images).tolist() == [0] * count
 
 
+def test_axes_are_found_of_a_few_images_that_are_repeated(monkeypatch):
+    monkeypatch.setattr(clusters_module, "FILTERS", 128)
+    two = torch.randn(2, 1025, generator=torch.Generator().manual_seed(1))
+    features = (two - 1).relu().repeat(15, 1)  # of which torch.linalg.eigh finds no axes
+    axes, origin = clusters_module._principal_axes(features)
+    points = features @ axes - origin
+    assert torch.allclose(points[::2], points[:1])
+    assert torch.allclose(points[1::2], -points[:1], atol=1e-4)
+    assert points[0].norm() > 0.1
+
+
 @pytest.mark.parametrize(
     ("images", "clusters"), [(1, 2), (39, 2), (60, 3), (199, 9), (200, 10), (5000, 10)]
 )

@@ -1,14 +1,17 @@
 """The plan of a run, kept in its private folder: JSON lines, first what all files share.
 
-Whoever goes on with a run acts on the same plan, and reads no file again to make one.
+The last line is the SHA-256 of those before it, by which damage is told. Whoever goes on with a
+run acts on the same plan, and scans no file again to make one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from medshield.dataset.annotations import Annotation, Annotations
 from medshield.dataset.scanned import Scan, SourceFile
@@ -37,9 +40,13 @@ def write_plan(found: Scan, path: Path) -> None:
             "labelled": labels.labelled,
         },
     }
+    digest = hashlib.sha256()
     with private_file(path) as file:
-        for line in (shared, *map(_facts, found.files)):
-            file.write(json.dumps(line).encode() + b"\n")
+        for facts in (shared, *map(_facts, found.files)):
+            line = json.dumps(facts).encode() + b"\n"
+            digest.update(line)
+            file.write(line)
+        file.write(digest.hexdigest().encode() + b"\n")
 
 
 def read_plan(path: Path, source: Path) -> Scan:
@@ -48,10 +55,16 @@ def read_plan(path: Path, source: Path) -> Scan:
     Args:
         path: its file.
         source: the folder that it is of.
+
+    Raises:
+        ValueError: it is damaged.
+        OSError: it can't be read.
     """
-    with path.open() as file:
+    with path.open("rb") as file:
+        count = _lines_of_whole(file)
+        file.seek(0)
         shared = json.loads(next(file))
-        files = tuple(_file(json.loads(line)) for line in file)
+        files = tuple(_file(json.loads(line)) for line in islice(file, count - 1))
     return Scan(
         source,
         files,
@@ -65,6 +78,21 @@ def has_changed(found: Scan) -> bool:
     """Whether files of the source were written to, added or removed since it was scanned."""
     stamps = {file.path: file.stamp for file in found.files}
     return stamps_of(found.source, dict(walk(found.source))) != stamps
+
+
+def _lines_of_whole(file: BinaryIO) -> int:
+    """How many lines stand before the checksum, which is that of them.
+
+    Raises:
+        ValueError: it is not, so something is missing or was changed.
+    """
+    digest, last, count = hashlib.sha256(), b"", -1
+    for line in file:
+        digest.update(last)
+        last, count = line, count + 1
+    if count < 1 or last != digest.hexdigest().encode() + b"\n":
+        raise ValueError("not as it was written")
+    return count
 
 
 def _facts(file: SourceFile) -> dict[str, Any]:

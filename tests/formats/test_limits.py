@@ -1,8 +1,10 @@
 """Each limit of a format: a file at it is read, one beyond it is refused in one line."""
 
 import gzip
+import lzma
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,40 @@ def strips(count):
     return b"II*\0" + struct.pack("<I", 8) + page + places + lengths + bytes(range(8)) * count
 
 
+def overlapping(more):
+    """A TIFF of two private tags that share all bytes but one; they have so many more than it."""
+    size = len(hostile.grey_page(0, 0, *[(0, 1, 0, 0)] * 2))
+    pixels, count = 8 + size, 8 + size + 64 + 1 + more
+    tags = [(65000 + number, 1, count, pixels + 64 + number) for number in range(2)]
+    page = hostile.grey_page(pixels, 0, *tags)
+    data = b"II*\0" + struct.pack("<I", 8) + page + bytes(range(64)) + bytes(count + 1)
+    assert 2 * count == len(data) + more
+    return data
+
+
+def lzma_tiff(memory):
+    """A TIFF of 8 x 8 pixels, whose LZMA stream asks for so much memory: a power of 2 MiB.
+
+    The stream is made for a small dictionary, and only says another size of it.
+    """
+    stream = bytearray(lzma.compress(bytes(range(64)), check=lzma.CHECK_NONE))
+    header = slice(12, 12 + 4 * stream[12] + 4)
+    assert stream[header][1:4] == b"\0\x21\1"  # one filter, LZMA2, with one byte of properties
+    stream[16] = 2 * (memory.bit_length() - 13)
+    stream[header.stop - 4 : header.stop] = struct.pack(
+        "<I", zlib.crc32(stream[12 : header.stop - 4])
+    )
+    at = 8 + len(hostile.grey_page(0, 0))
+    page = hostile.grey_page(at, 0).replace(
+        struct.pack("<HHII", 259, 3, 1, 1), struct.pack("<HHII", 259, 3, 1, 34925)
+    )
+    page = page.replace(
+        struct.pack("<HHI", 279, 4, 1) + struct.pack("<I", 64),
+        struct.pack("<HHII", 279, 4, 1, len(stream)),
+    )
+    return b"II*\0" + struct.pack("<I", 8) + page + bytes(stream)
+
+
 CASES = [
     ("png", "MOST_PNG_CHUNKS", 20, lambda n: hostile.small_png(PRIVATE * (n - 3)), "chunks"),
     ("png", "MOST_PNG_TEXT_BYTES", 2000, texts, "inflate to more than 2000 bytes"),
@@ -106,6 +142,37 @@ def test_up_to_a_limit_and_no_further(tmp_path, monkeypatch, name, limit, most, 
     with pytest.raises(RefusedFile, match=words) as refusal:
         codec_named(name).decode(path)
     assert "\n" not in str(refusal.value)
+
+
+def test_lzma_may_ask_for_memory_up_to_a_limit_and_no_further(tmp_path):
+    path = tmp_path / "in"
+    for memory in (1 << 23, limits.MOST_LZMA_BYTES >> 1):
+        path.write_bytes(lzma_tiff(memory))
+        assert codec_named("tiff").decode(path).stored.size == 64
+    for memory in (limits.MOST_LZMA_BYTES, 1 << 31):  # and what the decoder needs beside
+        path.write_bytes(lzma_tiff(memory))
+        with pytest.raises(RefusedFile, match="pixels of page 1 can't be decoded"):
+            codec_named("tiff").decode(path)
+
+
+def test_values_that_overlap_are_not_even_compared_beyond_a_limit(tmp_path, monkeypatch):
+    path = tmp_path / "in.tif"
+    monkeypatch.setattr(limits, "MOST_TIFF_SHARED_BYTES", 1000)
+    for more, words in ((1000, "two parts share the bytes"), (1002, "values of its tags overlap")):
+        path.write_bytes(overlapping(more))
+        with pytest.raises(RefusedFile, match=words):
+            codec_named("tiff").decode(path)
+
+
+def test_the_audit_reads_values_that_overlap_up_to_a_limit_and_no_further(tmp_path, monkeypatch):
+    path = tmp_path / "in.tif"
+    of_the_page = 5 * 4 + 4 * 2  # values of tags that are numbers alone
+    monkeypatch.setattr(audit_limits, "MOST_SHARED_BYTES", 1000 + of_the_page)
+    path.write_bytes(overlapping(1000))
+    assert audit.recognise(path).read(path).values.size == 64
+    path.write_bytes(overlapping(1002))
+    with pytest.raises(RefusedFile, match="overlap"):
+        audit.recognise(path).read(path)
 
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "tiff", "dicom"])

@@ -11,8 +11,8 @@ import imagecodecs
 import numpy as np
 
 from medshield.errors import RefusedFile
+from medshield.formats import limits
 from medshield.formats.deflate import zlib_stream
-from medshield.formats.limits import MOST_LZMA_BYTES
 from medshield.formats.packed import packed, unpacked
 from medshield.formats.tiff.page import (
     DEFLATE,
@@ -87,7 +87,7 @@ def _decompressed(compression: int, data: bytes, size: int) -> bytes:
         return bytes(imagecodecs.packbits_decode(data, out=size + 128))[:size]
     if compression == ZSTD:
         return bytes(imagecodecs.zstd_decode(data, out=size))
-    return lzma.LZMADecompressor(memlimit=MOST_LZMA_BYTES).decompress(data, size)
+    return lzma.LZMADecompressor(memlimit=limits.MOST_LZMA_BYTES).decompress(data, size)
 
 
 def _by_libtiff(data: bytes, size: int) -> bytes:
