@@ -9,7 +9,7 @@ from PIL import Image
 
 from medshield.formats.png.codec import PngCodec
 from tests.builders import dicom, in_classes, jpeg, nifti, png
-from tests.tools import fidelity, kills, throughput
+from tests.tools import fidelity, kills, scale, throughput
 from tests.tools.tables import renew
 from tests.tools.trial import EPSILON
 
@@ -148,3 +148,14 @@ def test_a_release_that_is_there_too_early_is_a_fault(tmp_path, monkeypatch):
     found = kills.run(source, tmp_path, 1, [], random.Random(0))
     assert found.early.total() == 1
     assert found.differing == 1
+
+
+def test_a_large_set_on_paper(monkeypatch, capsys):
+    words = "--files 1000000 --processor-ms 36 --megabytes 0.5 --gpus 1 64 --cores 10"
+    prices = "--storage 1000 --core-price 0.1 --gpu-price 2"
+    monkeypatch.setattr(sys, "argv", ["scale", *words.split(), *prices.split()])
+    scale.main()
+    one = row(text := capsys.readouterr().out, "1,000,000 | 1")
+    assert one[1:] == ["10", "60.0 min", "25.0 min", "processors", "10", "1.00", "3.00"]
+    many = row(text, "1,000,000 | 64")
+    assert many[1:] == ["640", "0.9 min", "25.0 min", "storage", "267", "26.67", "80.00"]
