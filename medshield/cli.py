@@ -438,15 +438,38 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     show_default=True,
     help="With SOURCE medmnist: what the files become.",
 )
-@option("-o", "--output", type=FOLDER, default="benchmark.private", show_default=True)
-@option("--methods", default="robust,em,advt,synthetic", show_default=True)
-@option("--eps", default="8/255,16/255", show_default=True)
-@option("--cells", default="resnet18,resnet18:adversarial", show_default=True)
+@option(
+    "-o",
+    "--output",
+    type=FOLDER,
+    default="benchmark.private",
+    show_default=True,
+    help="Folder of the tables and of every release, with its key.",
+)
+@option(
+    "--methods",
+    default="robust,em,advt,synthetic",
+    show_default=True,
+    help="Methods, comma-separated.",
+)
+@option("--eps", default="8/255,16/255", show_default=True, help="Radii, comma-separated.")
+@option(
+    "--cells",
+    default="resnet18,resnet18:adversarial",
+    show_default=True,
+    help="victim[:training[:countermeasure]], comma-separated.",
+)
 @option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per arm.")
 @option("--seed", type=int, default=0, show_default=True, help="Of keys and victims.")
 @option("--epochs", type=click.IntRange(1), help="Of each victim.")
 @option("--image-size", type=click.IntRange(32, 2048), help="Side of grid and input, px.")
-@option("--adv-steps", type=click.IntRange(1), default=3, show_default=True)
+@option(
+    "--adv-steps",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Steps of adversarial training.",
+)
 @min_ssim_option
 @surrogate_weights_option
 @weights_option

@@ -144,6 +144,7 @@ labelling = options(
         type=click.Choice(["auto", "classification", "multilabel", "segmentation"]),
         default="auto",
         show_default=True,
+        help="What a model is to learn; auto tells it from labels or masks.",
     ),
     option("--allow-missing", is_flag=True, help="Go on without images or rows that don't match."),
 )
@@ -231,7 +232,11 @@ weights_option = option(
 )
 running = options(
     option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where models are trained and asked; auto takes a GPU where there is one.",
     ),
     option(
         "--workers",
