@@ -240,19 +240,19 @@ def test_python_blocks_compile_and_import_what_exists(document):
 
 def test_the_report_is_read_as_the_tutorial_does(tmp_path, monkeypatch, capsys):
     (block,) = blocks((DOCS / "tutorial-researcher.md").read_text(), "python")
-    folder = tmp_path / "robust-8.private" / "verify"
+    folder = tmp_path / "bench.private" / "radiographs"
     folder.mkdir(parents=True)
     report = report_documents.document(
         report_documents.cell("resnet18:standard", 0.3),
         report_documents.cell("convnext_atto:standard", None),
     )
-    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "synthetic-16-255.json").write_text(json.dumps(report))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "tutorial-researcher.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert any("resnet18:standard partly fitted: 0.99" in line for line in lines)
     marked = next(line for line in lines if line.startswith("*"))
-    assert marked == "* balanced_accuracy last epoch 0.3 0.25 0.35"
+    assert marked == "* balanced_accuracy last epoch 0.30 0.25 0.35"
 
 
 def run_with_a_stub(block, folder, codes):
