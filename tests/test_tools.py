@@ -151,11 +151,13 @@ def test_a_release_that_is_there_too_early_is_a_fault(tmp_path, monkeypatch):
 
 
 def test_a_large_set_on_paper(monkeypatch, capsys):
-    words = "--files 1000000 --processor-ms 36 --megabytes 0.5 --gpus 1 64 --cores 10"
+    words = "--files 1000000 --plan-ms 9 --write-ms 36 --megabytes 0.5 --gpus 1 64 --cores 10"
     prices = "--storage 1000 --core-price 0.1 --gpu-price 2"
     monkeypatch.setattr(sys, "argv", ["scale", *words.split(), *prices.split()])
     scale.main()
     one = row(text := capsys.readouterr().out, "1,000,000 | 1")
-    assert one[1:] == ["10", "60.0 min", "25.0 min", "processors", "10", "1.00", "3.00"]
+    assert one[1:6] == ["10", "15.0 min", "60.0 min", "25.0 min", "75.0 min"]
+    assert one[6:] == ["writing", "12", "1.25", "3.75"]
     many = row(text, "1,000,000 | 64")
-    assert many[1:] == ["640", "0.9 min", "25.0 min", "storage", "267", "26.67", "80.00"]
+    assert many[1:6] == ["640", "15.0 min", "0.9 min", "25.0 min", "25.0 min"]
+    assert many[6:] == ["storage", "267", "26.67", "80.00"]
