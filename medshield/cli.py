@@ -202,7 +202,7 @@ def protect(
     _set_up(values, source)
     from medshield import tables
     from medshield.planning import plan
-    from medshield.protect import protect as run
+    from medshield.protecting import protect as run
 
     config = _protect_config(source, values, output)
     if dry_run:
@@ -308,7 +308,7 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
     """
     _set_up(values, source)
     from medshield import preview, tables
-    from medshield.check import check as run
+    from medshield.checking import check as run
 
     target = values["preview"]
     if target and source is None:
@@ -375,9 +375,9 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     from medshield.compared_images import source_of
     from medshield.places import Places
     from medshield.preparation import find_release, prepare
-    from medshield.verify import trained
-    from medshield.verify import verify as run
     from medshield.verify_config import VerifyConfig
+    from medshield.verifying import trained
+    from medshield.verifying import verify as run
 
     release, team = release or find_release(Path()), processes.current()
     private = Places(release.resolve()).private
@@ -461,7 +461,7 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
     medshield benchmark medmnist --sets breastmnist,dermamnist --root ./npz
     """
     _set_up(values, source)
-    from medshield import benchmark as module
+    from medshield import benchmarking as module
     from medshield import medmnist_folder
     from medshield.budget import parse_epsilon
 

@@ -12,7 +12,7 @@ from medshield.places import Places
 from medshield.text import counted, listed, printable
 
 if TYPE_CHECKING:
-    from medshield.check import CheckResult
+    from medshield.checking import CheckResult
     from medshield.dataset.annotations import Annotations
     from medshield.dataset.scanned import Scan
     from medshield.fitting import FitOutcome
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medshield.preview import Preview
     from medshield.release_run import Outcome
     from medshield.shares import ShareOutcome
-    from medshield.verify import Evidence
+    from medshield.verifying import Evidence
 
 MOST_NAMED = 10
 MOST_CLASSES = 20

@@ -23,15 +23,15 @@ from medshield.leakage_table import Leaked
 from medshield.methods import METHODS
 from medshield.pretrained import read_backbone
 from medshield.private import make_private_folder
-from medshield.protect import protect
 from medshield.protect_config import ProtectConfig
+from medshield.protecting import protect
 from medshield.reports.document import finite
 from medshield.tables import columns
 from medshield.text import epsilon_text
 from medshield.threats import parse_cell
 from medshield.trials import BEST, LAST, weights_of
-from medshield.verify import verify
 from medshield.verify_config import VerifyConfig
+from medshield.verifying import verify
 
 HEADER = ("set", "method", "eps", "cell", "arm", "score", "last", "sd", "best", "best sd", "n")
 
