@@ -20,6 +20,7 @@ from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.evidence import CellResult
 from medshield.frontier import Point
 from medshield.leakage_table import Leaked
+from medshield.method_names import versions_of
 from medshield.methods import METHODS
 from medshield.pretrained import read_backbone
 from medshield.private import make_private_folder
@@ -201,6 +202,7 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
 def _release_name(method: str, radius: str, min_ssim: float | None) -> str:
     """Of a folder that is found again only by a run that would make the same."""
     bound = "" if min_ssim is None else f"-ssim-{min_ssim:g}"
+    method = "-".join([method, *versions_of(method.partition("+")[0]).values()])
     return f"{method}-{radius.replace('/', '-')}{bound}"
 
 

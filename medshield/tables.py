@@ -181,8 +181,9 @@ def _statuses(counts: dict[str, int]) -> str:
     return counted({name: counts[name] for name in order if name in counts})
 
 
-def fit_text(output: Path, outcome: FitOutcome) -> str:
+def fit_text(outcome: FitOutcome) -> str:
     """What `fit` prints."""
+    output = outcome.folder
     facts = outcome.generator.facts()
     rows = [
         ("method", f"{facts['method']} at {facts['epsilon']}, {facts['task']}"),
