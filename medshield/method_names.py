@@ -107,21 +107,22 @@ def plugin_facts(name: str) -> dict[str, str]:
 def refuse_unknown(name: str, option: str = "--method") -> None:
     """See to it that there is such a method, as far as that is known without importing it.
 
-    One of medshield's own is never replaced: a package that offers the same name is told of.
-
     Raises:
         InputError: there is none.
         MethodError: more than one package offers it.
     """
-    if name in OWN_NAMES:
-        for plugin in plugins().get(name, ()):
-            logging.getLogger("medshield").warning(
-                "%s %s: is medshield's own; the method of that name in %s is not used, its author "
-                "has to give it another one",
-                *(option, name, plugin),
-            )
-    elif plugin_of(name) is None:
+    if name not in OWN_NAMES and plugin_of(name) is None:
         raise InputError(f"{option}: {unknown(name)}")
+
+
+def tell_of_namesakes(name: str) -> None:
+    """Warn of packages that offer one of medshield's own methods, which is never replaced."""
+    for plugin in plugins().get(name, ()) if name in OWN_NAMES else ():
+        logging.getLogger("medshield").warning(
+            "--method %s: is medshield's own; the method of that name in %s is not used, its "
+            "author has to give it another one",
+            *(name, plugin),
+        )
 
 
 def unknown(name: str) -> str:

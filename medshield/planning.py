@@ -10,7 +10,7 @@ from medshield.dataset.scan import scan
 from medshield.dataset.scanned import Scan
 from medshield.errors import InputError
 from medshield.generator import Generator
-from medshield.method_names import refuse_unknown
+from medshield.method_names import refuse_unknown, tell_of_namesakes
 from medshield.methods import METHODS, Method
 from medshield.models import pick_device
 from medshield.pretrained import Backbone, read_backbone
@@ -52,6 +52,7 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
         annotations = _as_fitted(annotations, generator)
     else:
         refuse_unknown(config.method)
+        tell_of_namesakes(config.method)
         method = METHODS[config.method]  # before anything is read, if it can't be used
     if epsilon is None:
         raise InputError("--eps is missing; 8/255 is the usual radius")
