@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 import medshield as package
 from medshield import method_names
-from medshield.methods import METHODS, Setting
+from medshield.methods import METHODS, Method, Setting
 from medshield.methods.registry import KEPT
 from tests.builders import furthest, in_classes, manifest, medshield, tree
 from tests.test_methods import examples, setting
@@ -143,10 +144,20 @@ def test_the_example_learns_and_says_what_it_has_learned(example, task, monkeypa
     assert torch.equal(delta[part], one.perturb(images[part], targets[part], names[part]))
 
 
-def test_the_example_is_typed_as_the_project_is(tmp_path):
+def test_the_example_is_written_as_the_project_is(tmp_path):
     (tmp_path / "medshield_apart.py").write_text(CODE)
     ruff = ["ruff", "check", "--config", ROOT / "pyproject.toml", "medshield_apart.py"]
-    subprocess.run([sys.executable, "-m", *ruff, "--ignore", "RUF"], check=True, cwd=tmp_path)
+    subprocess.run([sys.executable, "-m", *ruff, "--ignore", "D,I"], check=True, cwd=tmp_path)
+
+
+def test_the_page_says_what_the_example_is_called():
+    project = tomllib.loads(PROJECT)
+    (entry,) = project["project"]["entry-points"][method_names.GROUP].items()
+    assert entry == ("apart", "medshield_apart:Apart")
+    assert f"{project['project']['name']} {project['project']['version']}" in DOCUMENT
+    for word in ("tasks", "trains", "misleads"):
+        assert f"| `{word}` |" in DOCUMENT
+        assert hasattr(Method, word)
 
 
 # How it is found

@@ -191,7 +191,7 @@ def blamed(name: str) -> Iterator[None]:
     except (MedshieldError, OSError, MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:
-        if plugin_of(name) is None:
+        if plugin_of(name) is None or "DefaultCPUAllocator" in str(error):  # memory that ran out
             raise
         what = type(error).__name__
         reporting.logger.debug("%s\n%s", what, "".join(traceback.format_tb(error.__traceback__)))
