@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"[^eE]{1,40}([eE][-+]?\d{1,3})?")
 """Longer ones than people write: 1e-999999999 would be worked out exactly."""
+
+
+MOST_LEVELS = 65_535
+"""The largest denominator of a fraction of levels that a float is taken for."""
 
 
 def parse_epsilon(text: str) -> Fraction:
@@ -37,6 +42,22 @@ def parse_epsilon(text: str) -> Fraction:
             "such as 8/255"
         )
     return epsilon
+
+
+def to_epsilon(value: str | float | Fraction) -> Fraction:
+    """Epsilon as a person gives it in Python, exactly.
+
+    Args:
+        value: text as `parse_epsilon` takes it, a fraction, or a float: that of 8 / 255 is 8/255,
+            and that of 0.0314 is 157/5000.
+
+    Raises:
+        InputError: not a number, or not strictly between 0 and 1.
+    """
+    if isinstance(value, float) and math.isfinite(value):
+        near = Fraction(value).limit_denominator(MOST_LEVELS)
+        value = near if float(near) == value else repr(float(value))
+    return parse_epsilon(str(value))
 
 
 @dataclass(frozen=True)

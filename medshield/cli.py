@@ -7,23 +7,25 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from medshield import __version__, cli_exit, processes
+from medshield import api, cli_exit, processes
 from medshield.cli_exit import EXIT_FAILED, EXIT_REFUSED, EXIT_UNKNOWN, complain
 from medshield.cli_options import (
+    BENCHMARK,
+    COUNT,
     FOLDER,
-    METHOD_NAMES,
-    annotation_options,
-    chosen,
+    PROTECT,
+    SIDE,
+    VERIFY,
     engine_options,
     fail_above_option,
     fitting,
-    handling,
     handling_options,
     intensity_option,
+    keywords,
     labelling,
     min_ssim_option,
     option,
@@ -37,6 +39,7 @@ from medshield.cli_options import (
     weights_option,
 )
 from medshield.errors import InputError
+from medshield.versions import __version__
 
 SHARED = ("verify", "fit")
 """Commands that several processes may do together."""
@@ -105,26 +108,14 @@ def scan(source: Path, **values: Any) -> int:
     medshield scan ./dicoms --preview ./look.png
     """
     _set_up(values, source)
-    from medshield import progress, tables
-    from medshield.budget import parse_epsilon
-    from medshield.dataset.scan import scan as run
+    from medshield import tables
 
-    epsilon = parse_epsilon(values["eps"]) if values["eps"] is not None else None
-    target = values["preview"]
+    target = values.pop("preview")
     if target:
         from medshield import preview
 
         preview.refuse_target(target, source)
-    with progress.bar("reading") as update:
-        found = run(
-            source,
-            annotation_options(values),
-            intensity=values["intensity"],
-            epsilon=epsilon,
-            handling=handling(values),
-            workers=values["workers"],
-            progress=update,
-        )
+    found = api.scan(source, **keywords(values, "device"))
     document, text = found.to_json(), tables.scan_text(found)
     if target:
         drawn = preview.of_scan(found, target)
@@ -137,36 +128,18 @@ def scan(source: Path, **values: Any) -> int:
     return EXIT_REFUSED if found.with_action("refuse") else 0
 
 
-def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -> Any:
-    method = click.get_current_context().get_parameter_source("method")
-    if values.get("generator") and method is click.core.ParameterSource.COMMANDLINE:
-        raise InputError("--method: the generator has its own; leave one of the two out")
-    if values.get("generator") and values["surrogate_weights"]:
-        raise InputError("--surrogate-weights: the generator is fitted; leave one of the two out")
-    from medshield.budget import parse_epsilon
-    from medshield.protect_config import ProtectConfig
+def _generator_or_method(values: dict[str, Any]) -> None:
+    """See to it that a generator's method is its own, whatever environment and file say.
 
-    return ProtectConfig(
-        source=source,
-        target=target,
-        method=values["method"],
-        epsilon=parse_epsilon(values["eps"]) if values["eps"] is not None else None,
-        annotations=annotation_options(values),
-        intensity=values["intensity"],
-        image_size=values["image_size"],
-        seed=values["seed"],
-        generator=values.get("generator"),
-        device=values["device"],
-        workers=values["workers"],
-        engine=values.get("engine", "local"),
-        ray_address=values.get("ray_address"),
-        resume=values["resume"],
-        effort=values["effort"],
-        surrogate_weights=values["surrogate_weights"],
-        handling=handling(values),
-        uid=values.get("uid", "keep"),
-        min_ssim=values.get("min_ssim"),
-    )
+    Raises:
+        InputError: the command line names both.
+    """
+    if not values["generator"]:
+        return
+    named = click.get_current_context().get_parameter_source("method")
+    if named is click.core.ParameterSource.COMMANDLINE:
+        raise InputError("--method: the generator has its own; leave one of the two out")
+    values["method"] = PROTECT["method"]
 
 
 @cli.command(short_help="Learn the perturbation and write the release.")
@@ -189,9 +162,7 @@ def _protect_config(source: Path, values: dict[str, Any], target: Path | None) -
 @engine_options
 @running
 @talking
-def protect(
-    source: Path, output: Path | None, dry_run: bool, shard: str | None, **values: Any
-) -> int:
+def protect(source: Path, dry_run: bool, shard: str | None, **values: Any) -> int:
     """Learn the perturbation and write the release.
 
     \b
@@ -200,11 +171,12 @@ def protect(
     medshield protect ./dicoms --eps 8/255 --shard 3/8      one of eight jobs of a cluster
     """
     _set_up(values, source)
+    _generator_or_method(values)
     from medshield import tables
     from medshield.planning import plan
-    from medshield.protect import protect as run
+    from medshield.protecting import protect as run
 
-    config = _protect_config(source, values, output)
+    config = api.protection(source, **keywords(values))
     if dry_run:
         found = plan(config)
         _print(values["as_json"], found.to_json(), tables.scan_text(found))
@@ -220,15 +192,8 @@ def protect(
 
 def _released(outcome: Any, as_json: bool) -> int:
     from medshield import tables
-    from medshield.places import Places
 
-    document = {
-        "release": str(outcome.release),
-        "private": str(Places(outcome.release).private),
-        **outcome.summary,
-        "refused": [{"path": r.path, "reason": r.reason} for r in outcome.refused],
-    }
-    _print(as_json, document, tables.outcome_text(outcome))
+    _print(as_json, outcome.to_json(), tables.outcome_text(outcome))
     return EXIT_REFUSED if outcome.refused else 0
 
 
@@ -245,10 +210,7 @@ def merge(release: Path, **values: Any) -> int:
     medshield merge ./release
     """
     _set_up(values)
-    from medshield.shares import merge as run
-
-    outcome = run(release, device=values["device"], workers=values["workers"])
-    return _released(outcome, values["as_json"])
+    return _released(api.merge(release, **keywords(values)), values["as_json"])
 
 
 @cli.command(short_help="Only learn the noise generator, for later use.")
@@ -261,7 +223,7 @@ def merge(release: Path, **values: Any) -> int:
 @resume_option
 @running
 @talking
-def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
+def fit(source: Path, dry_run: bool, **values: Any) -> int:
     """Only learn the noise generator, for `protect --generator`.
 
     \b
@@ -273,7 +235,7 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
     from medshield.fitting import fit as run
     from medshield.planning import plan
 
-    config = _protect_config(source, values, output)
+    config = api.lesson(source, **keywords(values))
     if dry_run:
         found = plan(config)
         if not processes.current().is_first:
@@ -283,12 +245,7 @@ def fit(source: Path, output: Path, dry_run: bool, **values: Any) -> int:
     outcome = run(config)
     if not processes.current().is_first:
         return 0
-    document = {
-        "generator": str(output),
-        **outcome.generator.facts(),
-        "refused": [{"path": path, "reason": why} for path, why in outcome.refused.items()],
-    }
-    _print(values["as_json"], document, tables.fit_text(output, outcome))
+    _print(values["as_json"], outcome.to_json(), tables.fit_text(outcome))
     return EXIT_REFUSED if outcome.refused else 0
 
 
@@ -308,21 +265,20 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
     """
     _set_up(values, source)
     from medshield import preview, tables
-    from medshield.check import check as run
 
-    target = values["preview"]
+    target = values.pop("preview")
     if target and source is None:
         raise InputError("--preview: needs --source, the clean images to show beside the release")
     if target:
         preview.refuse_target(target, source, release)
-    result = run(release, source, values["workers"])
+    result = api.check(release, source=source, **keywords(values, "device"))
     document, text = result.to_json(), tables.check_text(result)
     if target and source:
         drawn = preview.of_check(result, source, target)
         document["preview"] = drawn and drawn.to_json()
         text += "\n" + tables.preview_text(drawn)
     _print(values["as_json"], document, text)
-    return EXIT_FAILED if result.faults else 0
+    return 0 if result.passed else EXIT_FAILED
 
 
 @cli.command(short_help="Train victim models and print a verdict.")
@@ -330,27 +286,48 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
 @option("--source", type=FOLDER, help="The clean images; taken from the private folder if absent.")
 @option(
     "--threat",
-    type=click.Choice(["basic", "determined", "expert"]),
-    default="basic",
+    type=click.Choice(get_args(api.Threat)),
+    default=VERIFY["threat"],
     show_default=True,
     help="What the trainer is taken to do; each level includes those below.",
 )
 @option("--cells", help="Run only these: victim[:training[:countermeasure]], comma-separated.")
-@option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per arm.")
+@option(
+    "--seeds",
+    type=COUNT,
+    default=VERIFY["seeds"],
+    show_default=True,
+    help="Trainings per arm.",
+)
 @option(
     "--most-seeds",
-    type=click.IntRange(1),
-    default=10,
+    type=COUNT,
+    default=VERIFY["most_seeds"],
     show_default=True,
     help="Trainings per arm of a cell that --seeds leave open.",
 )
 @option(
-    "--seed", type=int, default=0, show_default=True, help="Of split, victims and drawn patients."
+    "--seed",
+    type=int,
+    default=VERIFY["seed"],
+    show_default=True,
+    help="Of split, victims and drawn patients.",
 )
-@option("--epochs", type=click.IntRange(1), help="Of each victim.")
-@option("--image-size", type=click.IntRange(32, 2048), help="Side of the victims' input, px.")
-@option("--adv-eps", default="4/255", show_default=True, help="Radius of adversarial training.")
-@option("--adv-steps", type=click.IntRange(1), default=3, show_default=True, help="Its steps.")
+@option("--epochs", type=COUNT, help="Of each victim.")
+@option("--image-size", type=SIDE, help="Side of the victims' input, px.")
+@option(
+    "--adv-eps",
+    default=VERIFY["adv_eps"],
+    show_default=True,
+    help="Radius of adversarial training.",
+)
+@option(
+    "--adv-steps",
+    type=COUNT,
+    default=VERIFY["adv_steps"],
+    show_default=True,
+    help="Its steps.",
+)
 @option("-o", "--output", type=FOLDER, help="Folder of the reports; the private folder if absent.")
 @option("--no-pictures", is_flag=True, help="Show no images on report.html, so as to pass it on.")
 @option("--junit", type=FOLDER, metavar="FILE", help="Write the cells as JUnit XML there, too.")
@@ -370,56 +347,21 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     medshield verify ./dicoms-protected --junit verify.xml --fail-above 0.3
     """
     _set_up(values, values["source"])
-    from medshield import preview, reports, tables
-    from medshield.budget import parse_epsilon
-    from medshield.compared_images import source_of
-    from medshield.places import Places
-    from medshield.preparation import find_release, prepare
-    from medshield.verify import trained
-    from medshield.verify import verify as run
-    from medshield.verify_config import VerifyConfig
+    from medshield import tables
+    from medshield.reports.files import REPORT
 
-    release, team = release or find_release(Path()), processes.current()
-    private = Places(release.resolve()).private
-    labels = annotation_options(values)
-    config = VerifyConfig(
-        release=release,
-        source=values["source"],
-        threat=values["threat"],
-        cells=tuple(filter(None, (values["cells"] or "").split(","))),
-        seeds=values["seeds"],
-        most_seeds=values["most_seeds"],
-        seed=values["seed"],
-        epochs=values["epochs"],
-        image_size=values["image_size"],
-        adversary=parse_epsilon(values["adv_eps"]),
-        adversary_steps=values["adv_steps"],
-        annotations=labels if labels != type(labels)() else None,
-        device=values["device"],
-        workers=team.workers(values["workers"]),
-        weights=values["weights"],
-        fail_above=values["fail_above"],
-    )
+    asked = api.verification(release, **keywords(values, "cells"), cells=values["cells"] or ())
     if dry_run:
-        plan = prepare(config, fetch=False).plan
-        if not team.is_first:
+        plan = asked.plan()
+        if not processes.current().is_first:
             return 0
         _print(values["as_json"], plan.to_json(), "\n".join(plan.lines))
         return 0
-    folder, junit = values["output"] or private / "verify", values["junit"]
-    if values["output"] or junit:
-        reports.refuse_targets(folder, junit, release, source_of(config, private))
-    if not team.is_first:
-        trained(config)
+    evidence = asked.run()
+    if evidence is None:  # this process has trained for the first one
         return 0
-    evidence = run(config)
-    shown = not values["no_pictures"]
-    pictures = preview.compared(source_of(config, private), release) if shown else ()
-    report = reports.write_reports(evidence.to_json(), folder, pictures)
-    document = json.loads(report.read_text())
-    if junit:
-        reports.write_junit(document, junit)
-    _print(values["as_json"], document, tables.evidence_text(evidence, folder))
+    document = json.loads((asked.folder / REPORT).read_text())
+    _print(values["as_json"], document, tables.evidence_text(evidence, asked.folder))
     if evidence.is_good_enough is None:
         return EXIT_UNKNOWN
     return 0 if evidence.is_good_enough else EXIT_FAILED
@@ -429,12 +371,12 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
 @click.argument("source", type=FOLDER)
 @option("--sets", help="With SOURCE medmnist: names of its sets, comma-separated.")
 @option("--root", type=FOLDER, help="With SOURCE medmnist: folder of NAME.npz; no download.")
-@option("--limit", type=click.IntRange(1), help="With SOURCE medmnist: training images.")
+@option("--limit", type=COUNT, help="With SOURCE medmnist: training images.")
 @option(
     "--format",
     "file_format",
-    type=click.Choice(["png", "dicom"]),
-    default="png",
+    type=click.Choice(get_args(api.FileFormat)),
+    default=BENCHMARK["file_format"],
     show_default=True,
     help="With SOURCE medmnist: what the files become.",
 )
@@ -442,31 +384,44 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     "-o",
     "--output",
     type=FOLDER,
-    default="benchmark.private",
+    default=BENCHMARK["output"],
     show_default=True,
     help="Folder of the tables and of every release, with its key.",
 )
 @option(
     "--methods",
-    default="robust,em,advt,synthetic",
+    default=",".join(BENCHMARK["methods"]),
     show_default=True,
     help="Methods, comma-separated.",
 )
-@option("--eps", default="8/255,16/255", show_default=True, help="Radii, comma-separated.")
+@option(
+    "--eps",
+    default=",".join(BENCHMARK["eps"]),
+    show_default=True,
+    help="Radii, comma-separated.",
+)
 @option(
     "--cells",
-    default="resnet18,resnet18:adversarial",
+    default=",".join(BENCHMARK["cells"]),
     show_default=True,
     help="victim[:training[:countermeasure]], comma-separated.",
 )
-@option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings per arm.")
-@option("--seed", type=int, default=0, show_default=True, help="Of keys and victims.")
-@option("--epochs", type=click.IntRange(1), help="Of each victim.")
-@option("--image-size", type=click.IntRange(32, 2048), help="Side of grid and input, px.")
+@option(
+    "--seeds",
+    type=COUNT,
+    default=BENCHMARK["seeds"],
+    show_default=True,
+    help="Trainings per arm.",
+)
+@option(
+    "--seed", type=int, default=BENCHMARK["seed"], show_default=True, help="Of keys and victims."
+)
+@option("--epochs", type=COUNT, help="Of each victim.")
+@option("--image-size", type=SIDE, help="Side of grid and input, px.")
 @option(
     "--adv-steps",
-    type=click.IntRange(1),
-    default=3,
+    type=COUNT,
+    default=BENCHMARK["adv_steps"],
     show_default=True,
     help="Steps of adversarial training.",
 )
@@ -484,45 +439,9 @@ def benchmark(source: Path, output: Path, **values: Any) -> int:
     medshield benchmark medmnist --sets breastmnist,dermamnist --root ./npz
     """
     _set_up(values, source)
-    from medshield import benchmark as module
-    from medshield import medmnist_folder
-    from medshield.budget import parse_epsilon
-
-    sources = {source.name: source}
-    if str(source) == "medmnist" and not source.exists():
-        names = (values["sets"] or "").split(",")
-        sources = {name: output / "sets" / name for name in names}
-        for name, folder in sources.items():
-            medmnist_folder.export(
-                name,
-                folder,
-                root=values["root"],
-                limit=values["limit"],
-                file_format=values["file_format"],
-            )
-    tables = {
-        name: module.run(
-            module.BenchmarkConfig(
-                source=folder,
-                output=output / name,
-                methods=chosen(values["methods"], METHOD_NAMES, "--methods"),
-                epsilons=tuple(parse_epsilon(text) for text in values["eps"].split(",")),
-                cells=tuple(values["cells"].split(",")),
-                seeds=values["seeds"],
-                epochs=values["epochs"],
-                image_size=values["image_size"],
-                adversary_steps=values["adv_steps"],
-                min_ssim=values["min_ssim"],
-                seed=values["seed"],
-                annotations=annotation_options(values),
-                device=values["device"],
-                workers=values["workers"],
-                surrogate_weights=values["surrogate_weights"],
-                weights=values["weights"],
-            )
-        )
-        for name, folder in sources.items()
-    }
+    tables = api.benchmark(
+        source, **keywords(values, "sets"), sets=values["sets"] or (), output=output
+    )
     document = {name: table.to_json() for name, table in tables.items()}
     text = "\n\n".join(f"{name}\n{table.to_text()}" for name, table in tables.items())
     _print(values["as_json"], document, text)

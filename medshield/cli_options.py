@@ -6,23 +6,51 @@ over the environment, and that over the file.
 
 from __future__ import annotations
 
-import math
-import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
+from medshield import api, method_names
+from medshield.api import defaults_of
 from medshield.bounded import MOST_CONFIG_BYTES, read_bounded
 from medshield.errors import InputError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-PUBLISHED_NAMES = ("huang-em", "tap", "lsp", "sem")
-METHOD_NAMES = ("robust", "em", "advt", "synthetic", "random-noise", *PUBLISHED_NAMES)
 FOLDER = click.Path(path_type=Path)
+PROTECT = defaults_of(api.protection)
+VERIFY = defaults_of(api.verification)
+BENCHMARK = defaults_of(api.benchmark)
+"""Defaults, by the names of keywords."""
+SIDE = click.IntRange(*api.IMAGE_SIZES)
+COUNT = click.IntRange(1)
+TALKING = ("as_json", "quiet", "verbose", "log_file")
+"""What is about the command line itself."""
+
+
+class MethodName(click.ParamType):  # type: ignore[type-arg]  # generic from 8.3 on alone
+    """A method that is installed; looked for when it is needed, and never imported."""
+
+    name = "method"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(method_names.names())}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value not in method_names.names():
+            self.fail(method_names.unknown(str(value)), param, ctx)
+        return value
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [
+            CompletionItem(name) for name in method_names.names() if name.startswith(incomplete)
+        ]
 
 
 def option(*names: str, **settings: Any) -> Callable[[Command], Command]:
@@ -115,11 +143,8 @@ def _leakage_limit(_: click.Context, __: click.Parameter, limit: float | None) -
     Raises:
         InputError: it is not finite, or not above 0.
     """
-    if limit is not None and not 0 < limit < math.inf:
-        raise InputError(
-            f"--fail-above {limit:g}: expected a leakage above 0, such as 0.3; 0.15 is what "
-            "`protected` means"
-        )
+    if limit is not None:
+        api.see_to_limit(limit)
     return limit
 
 
@@ -141,8 +166,8 @@ labelling = options(
     option("--label-tag", metavar="GGGG,EEEE", help="DICOM tag that holds the class."),
     option(
         "--task",
-        type=click.Choice(["auto", "classification", "multilabel", "segmentation"]),
-        default="auto",
+        type=click.Choice(get_args(api.TaskName)),
+        default=PROTECT["task"],
         show_default=True,
         help="What a model is to learn; auto tells it from labels or masks.",
     ),
@@ -151,8 +176,8 @@ labelling = options(
 handling_options = options(
     option(
         "--icons",
-        type=click.Choice(["regenerate", "remove", "refuse"]),
-        default="regenerate",
+        type=click.Choice(get_args(api.Icons)),
+        default=PROTECT["icons"],
         show_default=True,
         help="What becomes of small copies of the clean picture that a file carries.",
     ),
@@ -160,15 +185,15 @@ handling_options = options(
 )
 uid_option = option(
     "--uid",
-    type=click.Choice(["keep", "new"]),
-    default="keep",
+    type=click.Choice(get_args(api.Uid)),
+    default=PROTECT["uid"],
     show_default=True,
     help="SOP Instance UIDs of DICOM files; new ones are the same wherever they are referenced.",
 )
 intensity_option = option(
     "--intensity",
     metavar="auto|window|stored|LOW,HIGH",
-    default="auto",
+    default=PROTECT["intensity"],
     show_default=True,
     help="Range that eps is a fraction of.",
 )
@@ -181,18 +206,23 @@ surrogate_weights_option = option(
 fitting = options(
     option(
         "--method",
-        type=click.Choice(METHOD_NAMES),
-        default="robust",
+        type=MethodName(),
+        default=PROTECT["method"],
         show_default=True,
-        help=f"For comparison: {', '.join(('random-noise', *PUBLISHED_NAMES))}.",
+        help=f"For comparison: {', '.join(('random-noise', *method_names.PUBLISHED_NAMES))}. "
+        "Other packages may add some (docs/own-method.md).",
     ),
     option("--eps", help="Radius as a fraction of the intensity range, such as 8/255."),
     intensity_option,
-    option("--image-size", type=click.IntRange(32, 2048), help="Grid the perturbation is made on."),
+    option(
+        "--image-size",
+        type=SIDE,
+        help="Grid the perturbation is made on.",
+    ),
     option(
         "--effort",
-        type=click.FloatRange(0, 1000, min_open=True),
-        default=1.0,
+        type=click.FloatRange(0, api.MOST_EFFORT, min_open=True),
+        default=PROTECT["effort"],
         show_default=True,
         help="Times the training steps.",
     ),
@@ -233,15 +263,15 @@ weights_option = option(
 running = options(
     option(
         "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
+        type=click.Choice(get_args(api.Device)),
+        default=PROTECT["device"],
         show_default=True,
         help="Where models are trained and asked; auto takes a GPU where there is one.",
     ),
     option(
         "--workers",
         type=click.IntRange(1),
-        default=max(1, min(8, os.cpu_count() or 1)),
+        default=PROTECT["workers"],
         show_default="processors",
         help="Files read and written at a time.",
     ),
@@ -249,8 +279,8 @@ running = options(
 engine_options = options(
     option(
         "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
+        type=click.Choice(get_args(api.Engine)),
+        default=PROTECT["engine"],
         show_default=True,
         help="Who writes the files: this machine, or a Ray cluster.",
     ),
@@ -283,40 +313,11 @@ talking = options(
 )
 
 
-def annotation_options(values: dict[str, Any]) -> Any:
-    """Where labels or masks are, as `labelling` was given."""
-    from medshield.dataset.annotation_options import AnnotationOptions
+def keywords(values: dict[str, Any], *without: str) -> dict[str, Any]:
+    """What a verb is asked, less what is about the command line itself.
 
-    no_labels = values["labels"] == Path("none")
-    return AnnotationOptions(
-        labels=None if no_labels else values["labels"],
-        no_labels=no_labels,
-        path_column=values["path_col"],
-        label_column=values["label_col"],
-        patient_column=values["patient_col"],
-        split_column=values["split_col"],
-        masks=values["masks"],
-        label_tag=values["label_tag"],
-        task=values["task"],
-        allow_missing=values["allow_missing"],
-    )
-
-
-def handling(values: dict[str, Any]) -> Any:
-    """What becomes of thumbnails and signatures, as `handling_options` was given."""
-    from medshield.formats import Handling
-
-    return Handling(values["icons"], values["drop_signatures"])
-
-
-def chosen(text: str, choices: tuple[str, ...], name: str) -> tuple[str, ...]:
-    """A comma-separated list of known words.
-
-    Raises:
-        InputError: one is unknown.
+    Args:
+        values: of all options.
+        without: names of others that the verb has no use for.
     """
-    words = tuple(text.split(","))
-    for word in words:
-        if word not in choices:
-            raise InputError(f"{name}: {word!r} is none of {', '.join(choices)}")
-    return words
+    return {name: v for name, v in values.items() if name not in (*TALKING, *without)}

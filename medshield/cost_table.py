@@ -12,7 +12,7 @@ from medshield.cost import Cost, mean_cost
 from medshield.places import Places
 from medshield.release_run import COST
 from medshield.threats import parse_cell
-from medshield.verify import Evidence
+from medshield.verifying import Evidence
 
 HEADER = (
     *("what", "eps", "images", "epochs", "fit seconds", "apply seconds", "fit passes"),

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from medshield.augmentation import flip_and_shift
 from medshield.budget import Budget
 from medshield.dataset.examples import Examples
+from medshield.errors import MethodError
 from medshield.keys import Key
+from medshield.method_names import versions_of
 from medshield.methods import METHODS, Setting
 from medshield.private import make_private_folder, write_private
 from medshield.randomness import seeded
@@ -125,8 +127,12 @@ def unknown_method(summary: Mapping[str, Any]) -> str | None:
     Args:
         summary: what the release says of itself.
     """
-    if summary["method"] not in METHODS:
-        return f"this version has no method {summary['method']!r} to make pairs with"
+    try:
+        METHODS[summary["method"]]
+    except KeyError:
+        return f"no method {summary['method']!r} is installed to make pairs with"
+    except MethodError as error:
+        return str(error)
     if not summary.get("labels_used", True):
         return "the release was made without labels, by clusters that only its owner knows"
     return None
@@ -172,7 +178,7 @@ class OtherKeys:
         """The images under each of the trainer's keys, each fitted on them as `protect` does it."""
         deltas = []
         for number in range(KEYS):
-            method = METHODS[self.method](self._setting(own, number))
+            method = METHODS.made(self.method, self._setting(own, number))
             method.fit(own.images, own.targets)
             deltas.append(method.perturb(own.images, own.targets, own.names))
         return Pairs(
@@ -203,6 +209,7 @@ class OtherKeys:
         """The file of the finished denoiser, named by all that it depends on."""
         digest = hashlib.blake2b(digest_size=16)
         words = [DENOISER_VERSION, torch.__version__, self.method, str(self.epsilon)]
+        words += versions_of(self.method).values()
         words += [self.task.name, *self.task.classes]
         words += [str(number) for number in (self.seed, self.effort, self.method_effort, KEYS)]
         digest.update("\0".join([*words, *own.names]).encode("utf-8", "surrogateescape"))

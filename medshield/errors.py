@@ -32,6 +32,10 @@ class WorkerLost(Unfinished):
     """A process that did a part of the work was killed."""
 
 
+class MethodError(Unfinished):
+    """A method of another package can't be loaded, failed, or returned what no method may."""
+
+
 class VerdictError(MedshieldError):
     """A bound, a checksum or a verdict failed."""
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from medshield.errors import InputError, Unfinished
 from medshield.generator import Generator
 from medshield.kept_run import forget_checkpoint, keep_plan, kept_key, planned
 from medshield.keys import Key
+from medshield.method_names import versions_of
 from medshield.methods import METHODS, Method, Setting
 from medshield.models import pick_device
 from medshield.places import (
@@ -49,12 +51,22 @@ class FitOutcome:
     """What `fit` made.
 
     Attributes:
-        generator: saved.
+        folder: where the generator is saved.
+        generator: the same, loaded.
         refused: path and reason of the images that it did not learn from.
     """
 
+    folder: Path
     generator: Generator
     refused: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "generator": str(self.folder),
+            **self.generator.facts(),
+            "refused": [{"path": path, "reason": why} for path, why in self.refused.items()],
+        }
 
 
 def fit(config: ProtectConfig) -> FitOutcome:
@@ -73,7 +85,7 @@ def fit(config: ProtectConfig) -> FitOutcome:
     keep_apart(config.source, (target, growing))
     refuse_existing(target, "generator")
     if not processes.current().is_first:
-        return _helped(config, growing)
+        return FitOutcome(config.target, _helped(config, growing), {})
     if not config.resume and os.path.lexists(growing):
         if growing.is_dir() and not growing.is_symlink():
             with locked(growing):
@@ -103,15 +115,15 @@ def fit(config: ProtectConfig) -> FitOutcome:
             processes.meet()  # others may still read what lies there
             (growing / GENERATOR).rename(target)
             shutil.rmtree(growing)
-    return FitOutcome(generator, refused)
+    return FitOutcome(config.target, generator, refused)
 
 
-def _helped(config: ProtectConfig, growing: Path) -> FitOutcome:
+def _helped(config: ProtectConfig, growing: Path) -> Generator:
     """Fit with the first process, by the plan and the key that it has kept."""
     processes.see_to_shared(growing)
     generator, _ = settled(config, planned(config, None, growing), growing, {})
     processes.meet()
-    return FitOutcome(generator, {})
+    return generator
 
 
 def settled(
@@ -159,7 +171,7 @@ def _fitted(config: ProtectConfig, found: Scan, folder: Path, refused: dict[str,
         pretrained=backbone_for(config, found.annotations.task),
         crew=processes.current(),
     )
-    method = METHODS[config.method](setting)
+    method = METHODS.made(config.method, setting)
     clusters = None
     if setting.task.name in method.trains or not found.annotations.labelled:
         frames = _chosen_frames(files, key)
@@ -197,6 +209,7 @@ def _work(method: Method, images: Tensor, targets: Tensor) -> str:
     words = [torch.__version__, method.name, setting.task.name, str(setting.task.classes)]
     words += [str(setting.budget.epsilon), str(setting.effort), setting.device.type]
     words += [setting.pretrained.name, weights.sha256] if setting.pretrained and weights else []
+    words += versions_of(method.name).values()
     digest = hashlib.blake2b("\0".join(words).encode(), key=setting.key.secret)
     for part in (images, targets):
         digest.update(part.contiguous().numpy().data)

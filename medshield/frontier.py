@@ -9,7 +9,7 @@ from typing import Any
 
 from medshield import progress
 from medshield.evidence import CellResult, Leakage
-from medshield.verify import Evidence
+from medshield.verifying import Evidence
 
 HEADER = ["method", "eps", "PSNR", "SSIM", "HaarPSI", "leakage"]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

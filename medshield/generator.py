@@ -20,10 +20,12 @@ from torch import Tensor
 from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
 from medshield.budget import Budget, parse_epsilon
 from medshield.clusters import Clusters
-from medshield.errors import InputError
+from medshield.errors import InputError, MethodError
 from medshield.formats import IntensityRange
 from medshield.keys import KEY_BYTES, Key
+from medshield.method_names import plugin_facts, versions_of
 from medshield.methods import METHODS, Method, Setting
+from medshield.methods.base import blamed
 from medshield.models import LARGEST_SIZE, SIZE_STEP, TIMM_NAMES
 from medshield.pretrained import Backbone
 from medshield.private import make_private_folder, write_private
@@ -69,7 +71,7 @@ class Generator:
         setting = self.method.setting
         make_private_folder(folder)
         write_private(folder / KEY, setting.key.secret.hex().encode() + b"\n")
-        state = self.method.state()
+        state = _state(self.method)
         if self.clusters:
             state |= {OF_CLUSTERS + name: v for name, v in self.clusters.state().items()}
         write_private(folder / WEIGHTS, save({n: v.contiguous() for n, v in state.items()}))
@@ -79,7 +81,7 @@ class Generator:
             "intensity": {
                 kind: [r.low, r.high, r.reason] for kind, r in sorted(self.ranges.items())
             },
-            "versions": versions(),
+            "versions": versions() | versions_of(self.method.name),
         }
         write_private(folder / DESCRIPTION, json.dumps(description, indent=2).encode() + b"\n")
 
@@ -89,6 +91,7 @@ class Generator:
 
         Raises:
             InputError: it is missing, incomplete or damaged.
+            MethodError: its method is another package's, which is missing or can't be used.
         """
         try:
             description = _description(folder)
@@ -102,10 +105,11 @@ class Generator:
                 device=device,
                 pretrained=Backbone(backbone) if backbone else None,
             )
-            method = METHODS[description["method"]](setting)
+            method = _method(folder, description, setting)
             state = load_file(folder / WEIGHTS)
             known = {name: state.pop(name) for name in list(state) if name.startswith(OF_CLUSTERS)}
-            method.load(state)
+            with blamed(method.name):
+                method.load(state)
             clusters = (
                 Clusters(**{name.removeprefix(OF_CLUSTERS): v for name, v in known.items()})
                 if not description.get("labels_used", True)
@@ -117,6 +121,8 @@ class Generator:
                 f"{folder}: not a generator (it needs {DESCRIPTION}, {WEIGHTS} and {KEY}); "
                 "make one with `medshield fit`"
             ) from None
+        except MethodError:
+            raise
         except UNREADABLE as error:
             raise InputError(
                 f"{folder}: the generator can't be read ({type(error).__name__}); fit it again"
@@ -128,6 +134,7 @@ class Generator:
         setting = self.method.setting
         return {
             "method": self.method.name,
+            **plugin_facts(self.method.name),
             "task": setting.task.name,
             "labels_used": self.clusters is None,
             "classes": list(setting.task.classes),
@@ -181,6 +188,39 @@ def _description(folder: Path) -> dict[str, Any]:
     if backbone is not None and backbone not in TIMM_NAMES:
         raise ValueError("no backbone that is known")
     return found
+
+
+def _method(folder: Path, description: dict[str, Any], setting: Setting) -> Method:
+    """The method that a description names.
+
+    Raises:
+        KeyError: it names none.
+        MethodError: it is another package's, which is missing or can't be used.
+    """
+    name, plugin = description["method"], description.get("plugin")
+    if plugin is not None and name not in METHODS:
+        package, _, version = str(plugin).partition(" ")
+        raise MethodError(
+            f"{folder}: its method {str(name)[:40]!r} comes from {package[:80]}, which is not "
+            f"installed; install it (version {version[:40]})"
+        )
+    return METHODS.made(name, setting)
+
+
+def _state(method: Method) -> dict[str, Tensor]:
+    """What a method has learned.
+
+    Raises:
+        MethodError: that of another package returned something else.
+    """
+    with blamed(method.name):
+        state = dict(method.state())
+        if not all(
+            isinstance(name, str) and isinstance(value, Tensor) and not name.startswith(OF_CLUSTERS)
+            for name, value in state.items()
+        ):
+            raise TypeError("a state is tensors by names")
+    return state
 
 
 def read_key(path: Path) -> Key:

@@ -10,7 +10,8 @@ from medshield.dataset.scan import scan
 from medshield.dataset.scanned import Scan
 from medshield.errors import InputError
 from medshield.generator import Generator
-from medshield.methods import METHODS
+from medshield.method_names import refuse_unknown, tell_of_namesakes
+from medshield.methods import METHODS, Method
 from medshield.models import pick_device
 from medshield.pretrained import Backbone, read_backbone
 from medshield.protect_config import ProtectConfig
@@ -38,6 +39,7 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
     """
     epsilon, annotations = config.epsilon, config.annotations
     known = generator.method.setting if generator else None
+    method: type[Method]
     if generator and known:
         if epsilon is not None and epsilon != known.budget.epsilon:
             raise InputError(
@@ -46,8 +48,12 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
             )
         if annotations.task not in ("auto", known.task.name):
             raise InputError(f"--task: the generator was fitted for {known.task.name}")
-        epsilon = known.budget.epsilon
+        epsilon, method = known.budget.epsilon, type(generator.method)
         annotations = _as_fitted(annotations, generator)
+    else:
+        refuse_unknown(config.method)
+        tell_of_namesakes(config.method)
+        method = METHODS[config.method]  # before anything is read, if it can't be used
     if epsilon is None:
         raise InputError("--eps is missing; 8/255 is the usual radius")
     with progress.bar("reading") as update:
@@ -68,6 +74,12 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
         refused = found.with_action("refuse")
         why = f" ({len(refused)} refused; the first: {refused[0].path}: {refused[0].reason})"
         raise InputError(f"{config.source}: no image can be protected{why if refused else ''}")
+    assert found.annotations is not None  # noqa: S101 (or there were a problem)
+    if found.annotations.task not in method.tasks:
+        raise InputError(
+            f"--method {method.name}: is for {' and '.join(sorted(method.tasks))}, and this is "
+            f"{found.annotations.task}; take another method, or another --task"
+        )
     return found
 
 

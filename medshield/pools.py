@@ -5,13 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, TypeVar
 
 from medshield.errors import WorkerLost
@@ -24,6 +28,36 @@ CHUNKS_AHEAD = 4
 """Of each process: so that none waits, and memory does not grow with the number of items."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """A block in which there is no script that is being run."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class _Process(SpawnProcess):
+    """One that does not begin with running the caller's script again.
+
+    Nothing here needs what that defines; and a script that calls medshield without asking for
+    `__name__` would start processes without end.
+    """
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Any:  # noqa: N802 (its name there)
+        with _without_main():
+            return SpawnProcess._Popen(process_obj)
+
+
+class Spawning(SpawnContext):
+    """Processes that are started afresh, and know nothing of the caller's script."""
+
+    Process = _Process
 
 
 def lost() -> WorkerLost:
@@ -44,8 +78,7 @@ def pool_of(
         begin: called once in each, with `arguments`; None where there is nothing to do.
         arguments: sent when a process is started.
     """
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, context, _begun, (begin, arguments))
+    return ProcessPoolExecutor(count, Spawning(), _begun, (begin, arguments))
 
 
 def shared_out(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medshield import manifest
-from medshield.check import CheckResult, Declared, declared
+from medshield.checking import CheckResult, Declared, declared
 from medshield.contact_sheet import PANEL, Panel, Tile, draw
 from medshield.dataset.intensity import range_of
 from medshield.dataset.scanned import Scan, SourceFile

@@ -10,9 +10,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
-from medshield import __version__
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.formats.base import DEFAULT_HANDLING, Handling
+from medshield.method_names import plugin_facts
+from medshield.versions import __version__
+
+OF_SOFTWARE = ("version", "plugin")
+"""What a fingerprint holds beside settings."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class ProtectConfig:
     Attributes:
         source: the folder of images; never written to.
         target: the release, or the generator for `fit`; None for the source's name + "-protected".
-        method: a key of METHODS.
+        method: a name that METHODS has; with a generator, of no meaning.
         epsilon: radius as a fraction of the intensity range; None with a generator, which has one.
         annotations: where labels or masks are.
         intensity: the text of `--intensity`.
@@ -75,6 +79,7 @@ class ProtectConfig:
         settings["source"] = str(self.source.resolve())
         settings["generator"] = self.generator and str(self.generator.resolve())
         settings["version"] = __version__
+        settings["plugin"] = None if self.generator else plugin_facts(self.method).get("plugin")
         return json.loads(json.dumps(settings, default=str))  # type: ignore[no-any-return]
 
     @classmethod
@@ -89,7 +94,7 @@ class ProtectConfig:
             device: auto, cpu or cuda.
             workers: files read and written at a time.
         """
-        known: dict[str, Any] = {name: value for name, value in values.items() if name != "version"}
+        known: dict[str, Any] = {n: v for n, v in values.items() if n not in OF_SOFTWARE}
         for name in ("source", "generator", "surrogate_weights"):
             known[name] = known[name] and Path(known[name])
         labels = dict(known["annotations"])

@@ -26,6 +26,7 @@ from medshield.generator import KEY, Generator
 from medshield.journal import Finished
 from medshield.kept_run import keep_plan
 from medshield.manifest import Record
+from medshield.method_names import plugin_facts, versions_of
 from medshield.methods import Method
 from medshield.places import PLAN, Places, sync_folder
 from medshield.private import make_private_folder, write_private
@@ -60,6 +61,20 @@ class Outcome:
     def refused(self) -> list[Record]:
         """The images that are not in the release."""
         return [record for record in self.records if record.status == "refused"]
+
+    @property
+    def private(self) -> Path:
+        """The private folder, which holds the key: never publish it."""
+        return Places(self.release).private
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "release": str(self.release),
+            "private": str(self.private),
+            **self.summary,
+            "refused": [{"path": one.path, "reason": one.reason} for one in self.refused],
+        }
 
 
 @dataclass(frozen=True)
@@ -199,6 +214,7 @@ def _finish(
     summary = {
         "format_version": manifest.FORMAT_VERSION,
         "method": generator.method.name,
+        **plugin_facts(generator.method.name),
         "epsilon": epsilon_text(setting.budget.epsilon),
         **({} if config.min_ssim is None else {"min_ssim": config.min_ssim}),
         "task": setting.task.name,
@@ -210,7 +226,7 @@ def _finish(
         },
         "handling": {"uid": config.uid, **asdict(config.handling)},
         "counts": dict(sorted(counts.items())),
-        "versions": versions(),
+        "versions": versions() | versions_of(generator.method.name),
     }
     manifest.write_papers(places.partial, records, summary)
     _write_private_papers(places, generator, finished)

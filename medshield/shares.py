@@ -32,8 +32,8 @@ from medshield.places import (
 )
 from medshield.planning import load_generator
 from medshield.private import make_private_folder
-from medshield.protect import places_of
 from medshield.protect_config import ProtectConfig
+from medshield.protecting import places_of
 from medshield.release_run import Outcome, ReleaseRun
 
 

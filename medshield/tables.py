@@ -12,7 +12,7 @@ from medshield.places import Places
 from medshield.text import counted, listed, printable
 
 if TYPE_CHECKING:
-    from medshield.check import CheckResult
+    from medshield.checking import CheckResult
     from medshield.dataset.annotations import Annotations
     from medshield.dataset.scanned import Scan
     from medshield.fitting import FitOutcome
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medshield.preview import Preview
     from medshield.release_run import Outcome
     from medshield.shares import ShareOutcome
-    from medshield.verify import Evidence
+    from medshield.verifying import Evidence
 
 MOST_NAMED = 10
 MOST_CLASSES = 20
@@ -181,8 +181,9 @@ def _statuses(counts: dict[str, int]) -> str:
     return counted({name: counts[name] for name in order if name in counts})
 
 
-def fit_text(output: Path, outcome: FitOutcome) -> str:
+def fit_text(outcome: FitOutcome) -> str:
     """What `fit` prints."""
+    output = outcome.folder
     facts = outcome.generator.facts()
     rows = [
         ("method", f"{facts['method']} at {facts['epsilon']}, {facts['task']}"),

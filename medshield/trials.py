@@ -28,6 +28,7 @@ from medshield.countermeasures import COUNTERMEASURES, Countermeasure
 from medshield.dataset.examples import Examples
 from medshield.errors import InputError
 from medshield.models import Headed
+from medshield.pools import Spawning
 from medshield.pretrained import SMALLEST_SIDE, Weights
 from medshield.private import make_private_folder, private_file, write_private
 from medshield.probing import Probe
@@ -289,8 +290,7 @@ def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Trial]:
         yield from (job.run() for job in jobs)
         return
     threads = max(1, torch.get_num_threads() // workers)
-    context = torch.multiprocessing.get_context("spawn")
-    with context.Pool(workers, _start_worker, (threads,)) as pool:
+    with Spawning().Pool(workers, _start_worker, (threads,)) as pool:
         yield from pool.imap(Job.run, jobs)
 
 

@@ -6,6 +6,11 @@ import platform
 import zlib
 from importlib.metadata import PackageNotFoundError, version
 
+try:
+    __version__ = version("medshield")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0"
+
 COMPUTING = (
     *("torch", "torchvision", "timm", "segmentation-models-pytorch"),
     *("numpy", "scipy", "scikit-learn", "PyWavelets"),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from medshield import cli, progress
-from medshield.cli import METHOD_NAMES
 from medshield.dataset import scan as scan_module
 from medshield.formats.png.codec import PngCodec
+from medshield.method_names import OWN_NAMES
 from medshield.methods import METHODS
 from tests.builders import (
     EIGHT,
@@ -40,7 +40,7 @@ def with_a_damaged_file(source):
 
 
 def test_the_names_of_methods_are_those_that_exist():
-    assert set(METHOD_NAMES) == set(METHODS)
+    assert {*OWN_NAMES} == {*METHODS}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

@@ -143,7 +143,7 @@ def test_it_may_be_the_only_cell(release, monkeypatch):
     monkeypatch.setattr(denoising, "IMAGES_SEEN", 10 * denoising.BATCH)
     weighed = []
     monkeypatch.setattr(
-        "medshield.verify.Weighing", lambda *found: weighed.append(found) or Weighing(*found)
+        "medshield.verifying.Weighing", lambda *found: weighed.append(found) or Weighing(*found)
     )
     document = json.loads(run("verify", release, "--cells", CELLS[1].split(",")[1], *QUICK).stdout)
     assert document["use"]["victim"] == f"small_convnet:{DENOISED}"

@@ -233,18 +233,18 @@ def test_two_processes_on_one_target(tmp_path, source, whole):
 def test_another_run_that_finished_while_this_one_read_the_source(tmp_path, source, monkeypatch):
     """Both find nothing at the start; the slower one must leave the other's key alone."""
     release = tmp_path / "out"
-    from medshield import protect
+    from medshield import protecting
 
-    planned = protect.planned
+    planned = protecting.planned
 
     def slow(*arguments):
         found = planned(*arguments)
-        monkeypatch.setattr(protect, "planned", planned)
+        monkeypatch.setattr(protecting, "planned", planned)
         assert medshield("protect", source, "-o", release, *SETTINGS).code == 0
         return found
 
     for more in ((), ("--resume",)):
-        monkeypatch.setattr(protect, "planned", slow)
+        monkeypatch.setattr(protecting, "planned", slow)
         run = medshield("protect", source, "-o", release, *EIGHT[:2], "--eps", "9/255", *more)
         assert run.code == 2
         assert run.err.count("\n") == 1

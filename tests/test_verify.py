@@ -15,7 +15,7 @@ from medshield.evidence import Verdict
 from medshield.preparation import find_release
 from medshield.threats import cells_of, declared_cells, parse_cell
 from medshield.trials import Cell
-from medshield.verify import Evidence
+from medshield.verifying import Evidence
 
 EPOCHS = 15
 CELL = "small_convnet:standard"

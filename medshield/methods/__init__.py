@@ -1,7 +1,11 @@
-"""The ways of making a perturbation, by the names of `--method`."""
+"""The ways of making a perturbation, by the names of `--method`.
 
+Whoever adds one in a package of their own finds all that it needs here; see docs/own-method.md.
+"""
+
+from medshield.checkpoint import Checkpoint
 from medshield.methods.adversarial_targeted import AdversarialTargeted
-from medshield.methods.base import Method, Setting
+from medshield.methods.base import Method, Progress, Setting, UntrainedMethod
 from medshield.methods.error_minimizing import ErrorMinimizing
 from medshield.methods.published import (
     AdversarialPoisons,
@@ -10,15 +14,13 @@ from medshield.methods.published import (
     UnlearnableExamples,
 )
 from medshield.methods.random_noise import RandomNoise
+from medshield.methods.registry import Methods
 from medshield.methods.robust import Robust
 from medshield.methods.synthetic import Synthetic
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method
-    for method in (
-        *(ErrorMinimizing, AdversarialTargeted, Robust, Synthetic, RandomNoise),
-        *(UnlearnableExamples, AdversarialPoisons, LinearShortcuts, StableNoise),
-    )
-}
+METHODS = Methods(
+    *(ErrorMinimizing, AdversarialTargeted, Robust, Synthetic, RandomNoise),
+    *(UnlearnableExamples, AdversarialPoisons, LinearShortcuts, StableNoise),
+)
 
-__all__ = ["METHODS", "Method", "Setting"]
+__all__ = ["METHODS", "Checkpoint", "Method", "Methods", "Progress", "Setting", "UntrainedMethod"]

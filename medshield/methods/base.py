@@ -6,18 +6,23 @@ inside the ball and depends on nothing but the image, its target, its identity a
 
 from __future__ import annotations
 
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
+from medshield import progress as reporting
 from medshield.budget import Budget
 from medshield.checkpoint import Checkpoint
 from medshield.cost import Cost
+from medshield.errors import MedshieldError, MethodError
 from medshield.keys import Key
+from medshield.method_names import plugin_of
 from medshield.pretrained import Backbone
 from medshield.processes import ALONE, Processes
 from medshield.tasks import TASKS, Task
@@ -66,6 +71,7 @@ class Method(ABC):
 
     Attributes:
         name: as in `--method`.
+        tasks: names of the tasks for which it protects images at all.
         trains: names of the tasks for which `fit` needs images at all.
         asks_pretrained: names of the tasks where the setting's pretrained backbone is of use to it.
         misleads: names of the tasks where images carry the looks of another class afterwards, so
@@ -74,6 +80,7 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    tasks: ClassVar[frozenset[str]] = frozenset(TASKS)
     trains: ClassVar[frozenset[str]] = frozenset(TASKS)
     asks_pretrained: ClassVar[frozenset[str]] = frozenset()
     misleads: ClassVar[frozenset[str]] = frozenset()
@@ -82,6 +89,7 @@ class Method(ABC):
         self.setting = setting
         self.fitting, self.applying = Cost(), Cost()
 
+    @final
     def fit(
         self,
         images: Tensor,
@@ -96,11 +104,15 @@ class Method(ABC):
             targets: the task's targets.
             progress: told how far it is.
             checkpoint: keeps where it is, and may have it go on from there; None to keep nothing.
+
+        Raises:
+            MethodError: a method of another package failed.
         """
         device = self.setting.device
-        with self.fitting.counting():
+        with self.fitting.counting(), blamed(self.name):
             self._fit(images.to(device), targets.to(device), progress, checkpoint or Checkpoint())
 
+    @final
     def perturb(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
         """The delta of each image: same shape as `images`, within epsilon, image + delta in [0, 1].
 
@@ -108,6 +120,9 @@ class Method(ABC):
             images: (n, channels, size, size) in [0, 1].
             targets: the task's targets.
             names: (n) identities; an image's own randomness comes from its name and the key.
+
+        Raises:
+            MethodError: a method of another package failed, or did not return a delta.
         """
         with self.applying.counting():
             deltas = [
@@ -123,7 +138,13 @@ class Method(ABC):
         rows = torch.arange(BLOCK) % count
         device = self.setting.device
         block = images[rows].to(device)
-        delta = self._delta(block, targets[rows].to(device), [names[row] for row in rows.tolist()])
+        own = [names[row] for row in rows.tolist()]
+        with blamed(self.name):  # with copies: what it changes in place is not what is measured
+            delta = self._delta(block.clone(), targets[rows].to(device), own)
+            problem = _no_delta(delta, block)
+        if problem:
+            raise MethodError(f"{_said(self.name)} returned {problem}; ask its author to mend it")
+        delta = delta.to(block)
         return (self.setting.budget.project(block + delta, block) - block)[:count].detach().cpu()
 
     @abstractmethod
@@ -142,6 +163,48 @@ class Method(ABC):
 
     @abstractmethod
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor: ...
+
+
+def _no_delta(delta: object, images: Tensor) -> str:
+    """Why something is no delta of these images; empty where it is one of any size."""
+    if not isinstance(delta, Tensor):
+        return f"{type(delta).__name__} where a tensor is expected"
+    if delta.shape != images.shape:
+        return f"shape {tuple(delta.shape)} where {tuple(images.shape)} is expected"
+    if not delta.is_floating_point():
+        return f"{delta.dtype} where floating-point numbers are expected"
+    if delta.isnan().any():
+        return "values that are no numbers (NaN)"
+    return ""
+
+
+@contextmanager
+def blamed(name: str) -> Iterator[None]:
+    """A block in which a method's own code runs.
+
+    Raises:
+        MethodError: that of another package failed. Its own words may quote anything, and are not
+            repeated.
+    """
+    try:
+        yield
+    except (MedshieldError, OSError, MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if plugin_of(name) is None or "DefaultCPUAllocator" in str(error):  # memory that ran out
+            raise
+        what = type(error).__name__
+        reporting.logger.debug("%s\n%s", what, "".join(traceback.format_tb(error.__traceback__)))
+        raise MethodError(
+            f"{_said(name)} failed ({what}); --verbose shows where: ask its author to mend it, and "
+            "go on with --resume"
+        ) from error
+
+
+def _said(name: str) -> str:
+    """A method, and the package that it comes from."""
+    plugin = plugin_of(name)
+    return f"the method {name}" + (f" of {plugin}" if plugin else "")
 
 
 class UntrainedMethod(Method):

@@ -14,6 +14,8 @@ from medshield.private import make_private_folder, write_private
 from medshield.reports import html, junit, markdown
 from medshield.reports.document import Document, finite, readable
 
+REPORT = "report.json"
+
 
 def write_reports(document: Document, folder: Path, pictures: Sequence[Tile] = ()) -> Path:
     """Write `report.json`, `report.md` and `report.html` to a private folder.
@@ -35,7 +37,7 @@ def write_reports(document: Document, folder: Path, pictures: Sequence[Tile] = (
         make_private_folder(folder)
         write_private(folder / "report.html", html.page(shown, pictures).encode())
         write_private(folder / "report.md", markdown.page(shown).encode())
-        path = folder / "report.json"
+        path = folder / REPORT
         write_private(path, (json.dumps(known, indent=1) + "\n").encode())
     return path
 

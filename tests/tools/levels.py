@@ -33,12 +33,12 @@ from PIL import Image
 
 from medshield.arms import CLEAN
 from medshield.preparation import Preparation, prepare
-from medshield.protect import protect
 from medshield.protect_config import ProtectConfig
+from medshield.protecting import protect
 from medshield.threats import LEVELS, declared_cells, largest_side, levels_up_to
 from medshield.trials import Job
-from medshield.verify import verify
 from medshield.verify_config import VerifyConfig
+from medshield.verifying import verify
 
 
 def make_set(folder: Path, images: int, side: int) -> None:

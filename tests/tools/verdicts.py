@@ -27,10 +27,10 @@ from medshield import medmnist_folder
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.manifest import read_release
 from medshield.private import make_private_folder
-from medshield.protect import protect
 from medshield.protect_config import ProtectConfig
-from medshield.verify import verify
+from medshield.protecting import protect
 from medshield.verify_config import VerifyConfig
+from medshield.verifying import verify
 from tests.tools.tables import table
 
 EIGHT, SIXTEEN, ONE = (Fraction(n, 255) for n in (8, 16, 1))

@@ -23,8 +23,8 @@ from medshield.formats import DecodedImage
 from medshield.generator import Generator
 from medshield.models import pick_device
 from medshield.places import GENERATOR, Places
-from medshield.protect import protect
 from medshield.protect_config import ProtectConfig
+from medshield.protecting import protect
 from tests.tools.protection.correlation import cosines
 from tests.tools.protection.study import Options, scanned, source_folder
 from tests.tools.tables import table

@@ -53,11 +53,16 @@ class CheckResult:
     faults: tuple[tuple[str, str], ...]
     sizes: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
+    @property
+    def passed(self) -> bool:
+        """Whether the release is sound."""
+        return not self.faults
+
     def to_json(self) -> dict[str, Any]:
         """The result as plain data."""
         return {
             "release": str(self.release),
-            "passed": not self.faults,
+            "passed": self.passed,
             "compared_with_source": self.compared,
             "checked": self.checked,
             "size_ratio": {

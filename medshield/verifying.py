@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class Evidence:
         not_run: what a level declares and was not run, by level.
         cells: results.
         facts: how it was run, for the report.
+        reports: the folder of the reports; None where none were written.
     """
 
     threat: str
@@ -50,6 +52,7 @@ class Evidence:
     not_run: dict[str, tuple[str, ...]]
     cells: tuple[CellResult, ...]
     facts: dict[str, Any]
+    reports: Path | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -123,6 +126,7 @@ def verify(config: VerifyConfig) -> Evidence:
     facts = {
         "release": ready.release.name,
         "method": ready.summary["method"],
+        **({"plugin": str(plugin)} if (plugin := ready.summary.get("plugin")) else {}),
         "epsilon": ready.summary["epsilon"],
         "task": task.name,
         "threat": config.threat,

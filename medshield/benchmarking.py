@@ -20,18 +20,19 @@ from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.evidence import CellResult
 from medshield.frontier import Point
 from medshield.leakage_table import Leaked
+from medshield.method_names import versions_of
 from medshield.methods import METHODS
 from medshield.pretrained import read_backbone
 from medshield.private import make_private_folder
-from medshield.protect import protect
 from medshield.protect_config import ProtectConfig
+from medshield.protecting import protect
 from medshield.reports.document import finite
 from medshield.tables import columns
 from medshield.text import epsilon_text
 from medshield.threats import parse_cell
 from medshield.trials import BEST, LAST, weights_of
-from medshield.verify import verify
 from medshield.verify_config import VerifyConfig
+from medshield.verifying import verify
 
 HEADER = ("set", "method", "eps", "cell", "arm", "score", "last", "sd", "best", "best sd", "n")
 
@@ -201,6 +202,7 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
 def _release_name(method: str, radius: str, min_ssim: float | None) -> str:
     """Of a folder that is found again only by a run that would make the same."""
     bound = "" if min_ssim is None else f"-ssim-{min_ssim:g}"
+    method = "-".join([method, *versions_of(method.partition("+")[0]).values()])
     return f"{method}-{radius.replace('/', '-')}{bound}"
 
 
