@@ -9,13 +9,15 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from medshield.budget import parse_epsilon
-from medshield.cli import METHOD_NAMES, cli
+from medshield.cli import cli
+from medshield.method_names import GROUP, OWN_NAMES, names
 from medshield.threats import parse_cell
 from tests import report_documents
 from tests.snippets import (
@@ -188,10 +190,12 @@ def options_of_documents(tmp_path, monkeypatch):
 
 
 @each_document
-def test_every_command_line_is_understood(document, options_of_documents):
+def test_every_command_line_is_understood(document, options_of_documents, monkeypatch):
     text = document.read_text(encoding="utf-8")
     for content in blocks(text, "toml"):
         options_of_documents.write_text(content, encoding="utf-8")
+        offered = tomllib.loads(content).get("project", {}).get("entry-points", {}).get(GROUP, {})
+        monkeypatch.setattr("medshield.method_names.OWN_NAMES", (*OWN_NAMES, *offered))
     for block in blocks(text, *SHELLS):
         for words in commands(block):
             try:
@@ -200,7 +204,7 @@ def test_every_command_line_is_understood(document, options_of_documents):
                 pytest.fail(f"medshield {' '.join(words)}: {error.format_message()}")
             for radius in filter(None, (values.get("eps") or "").split(",")):
                 parse_epsilon(radius)
-            assert {*filter(None, (values.get("methods") or "").split(","))} <= {*METHOD_NAMES}
+            assert {*filter(None, (values.get("methods") or "").split(","))} <= {*names()}
             for cell in filter(None, (values.get("cells") or "").split(",")):
                 parse_cell(cell)
 
