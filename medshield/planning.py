@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medshield import progress
+from medshield.card import refuse_taken
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan
 from medshield.dataset.scanned import Scan
@@ -64,6 +65,8 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
         )
     if found.problem:
         raise InputError(f"{config.source}: {found.problem}")
+    if config.card:
+        refuse_taken(config.source, (f.path for f in found.files if f.action != "omit"))
     if not found.with_action("protect"):
         refused = found.with_action("refuse")
         why = f" ({len(refused)} refused; the first: {refused[0].path}: {refused[0].reason})"

@@ -46,7 +46,9 @@ FLOORS = [
     },
     # One function and one configuration each.
     {
+        "bag",
         "benchmark",
+        "card",
         "check",
         "compared_images",
         "cost_table",
