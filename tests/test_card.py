@@ -283,9 +283,16 @@ def test_a_source_that_has_such_a_file_is_refused_in_one_line(tmp_path, name, dr
     assert (tmp_path / "out" / name).read_text() == "{}"
     assert_checked(tmp_path / "out", "--source", source)
     run = medshield("card", tmp_path / "out")
-    assert run.code == (2 if name in CARD else 0)
-    if name in CARD:
-        assert f"{name}: comes from the source" in run.err
+    assert run.code == 2
+    assert f"{name}: comes from the source" in run.err
+
+
+def test_a_folder_of_such_a_name_is_refused_as_well(tmp_path):
+    source = in_classes(tmp_path / "in")
+    (source / "benign").rename(source / "DataCard.md")
+    run = medshield("protect", source, "-o", tmp_path / "out", *EIGHT, "--card")
+    assert run.code == 2
+    assert f"{source / 'DataCard.md'}: has the name of a file that --card writes" in run.err
 
 
 def test_a_release_that_is_protected_again_gets_a_card_of_its_own(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
 from medshield.card.facts import TO_FILL_IN, CardFacts
-from medshield.card.texts import card_texts
+from medshield.card.texts import card_texts, taken_names
 from medshield.errors import InputError
 from medshield.manifest import (
     CARD_FILES,
@@ -107,10 +107,9 @@ def _see_sound(release: Path, records: Sequence[Record]) -> None:
     Raises:
         InputError: they do not, or a file of the source has the name of a card's.
     """
-    taken = {record.path for record in records if record.sha256} & set(CARD_FILES)
-    if taken:
+    for first, _ in taken_names(record.path for record in records if record.sha256):
         raise InputError(
-            f"{release / min(taken)}: comes from the source, so there is no room for a card; "
+            f"{release / first}: comes from the source, so there is no room for a card; "
             "rename it there and protect the source again"
         )
     known = {p: d for p, d in read_checksums(release).items() if p not in CARD_FILES}

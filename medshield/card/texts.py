@@ -58,12 +58,20 @@ def refuse_taken(source: Path, paths: Iterable[str]) -> None:
     Raises:
         InputError: one of them has the name of a card's file, on some file system at least.
     """
-    taken = {name.casefold(): name for name in CARD_FILES}
-    for path in sorted(paths):
-        first = PurePosixPath(path).parts[0]
-        if name := taken.get(first.casefold()):
-            raise InputError(
-                f"{printable(str(source / first))}: has the name of a file that --card writes "
-                f"({name}); expected none of that name; rename it or move it out of the source, "
-                "or leave --card out"
-            )
+    for first, name in taken_names(paths):
+        raise InputError(
+            f"{printable(str(source / first))}: has the name of a file that --card writes "
+            f"({name}); expected none of that name; rename it or move it out of the source, "
+            "or leave --card out"
+        )
+
+
+def taken_names(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Names at the top of a release that a card's file has, too, where case does not count.
+
+    Returns:
+        Each name as it is written there and as a card has it, sorted.
+    """
+    own = {name.casefold(): name for name in CARD_FILES}
+    firsts = {PurePosixPath(path).parts[0] for path in paths}
+    return sorted((first, own[first.casefold()]) for first in firsts if first.casefold() in own)
