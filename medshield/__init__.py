@@ -22,7 +22,9 @@ from medshield.versions import __version__
 
 if TYPE_CHECKING:
     from medshield.api import (
+        bag,
         benchmark,
+        card,
         check,
         fit,
         merge,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         scan,
         verify,
     )
+    from medshield.bagging import Bag
     from medshield.benchmarking import BenchmarkTable
     from medshield.checking import CheckResult
     from medshield.dataset.scanned import Scan, SourceFile
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from medshield.fitting import FitOutcome
     from medshield.manifest import Record
     from medshield.preparation import Plan
+    from medshield.release_card import Written
     from medshield.release_run import Outcome
     from medshield.shares import ShareOutcome
     from medshield.verifying import Evidence
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 _WHERE = {
     **dict.fromkeys(("scan", "protect", "plan_protect", "protect_share", "merge"), "api"),
     **dict.fromkeys(("fit", "plan_fit", "check", "verify", "plan_verify", "benchmark"), "api"),
+    **dict.fromkeys(("card", "bag"), "api"),
     "Scan": "dataset.scanned",
     "SourceFile": "dataset.scanned",
     "Outcome": "release_run",
@@ -60,6 +65,8 @@ _WHERE = {
     "Verdict": "evidence",
     "Plan": "preparation",
     "BenchmarkTable": "benchmarking",
+    "Written": "release_card",
+    "Bag": "bagging",
 }
 
 __all__ = [
@@ -72,6 +79,8 @@ __all__ = [
     "fit",
     "plan_fit",
     "check",
+    "card",
+    "bag",
     "verify",
     "plan_verify",
     "benchmark",
@@ -88,6 +97,8 @@ __all__ = [
     "Verdict",
     "Plan",
     "BenchmarkTable",
+    "Written",
+    "Bag",
     # what they raise
     "MedshieldError",
     "InputError",

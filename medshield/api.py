@@ -24,6 +24,7 @@ from medshield.errors import InputError
 from medshield.method_names import refuse_unknown
 
 if TYPE_CHECKING:
+    from medshield.bagging import Bag
     from medshield.benchmarking import BenchmarkTable
     from medshield.checking import CheckResult
     from medshield.dataset.annotation_options import AnnotationOptions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from medshield.formats import Handling
     from medshield.preparation import Plan
     from medshield.protect_config import ProtectConfig
+    from medshield.release_card import Written
     from medshield.release_run import Outcome
     from medshield.shares import ShareOutcome
     from medshield.verification import Verification
@@ -160,6 +162,7 @@ def protection(
     uid: Uid = "keep",
     icons: Icons = "regenerate",
     drop_signatures: bool = False,
+    card: bool = False,
     resume: bool = False,
     engine: Engine = "local",
     ray_address: str | None = None,
@@ -190,6 +193,7 @@ def protection(
         uid: SOP Instance UIDs of DICOM files.
         icons: what becomes of small copies of the clean picture that a file carries.
         drop_signatures: remove signatures that changes would break.
+        card: also write `croissant.json` and `DATACARD.md`, see the verb `card`.
         resume: finish an interrupted run; with nothing to finish, start from the beginning.
         engine: who writes the files, this machine or a Ray cluster.
         ray_address: of the cluster.
@@ -241,6 +245,7 @@ def protection(
         handling=_handling(icons, drop_signatures),
         uid=uid,
         min_ssim=min_ssim,
+        card=card,
     )
 
 
@@ -541,6 +546,98 @@ def merge(release: StrPath, *, device: Device = "auto", workers: int | None = No
     from medshield.shares import merge as run
 
     return run(Path(release), device=device, workers=_workers(workers))
+
+
+def card(
+    release: StrPath,
+    *,
+    name: str | None = None,
+    license: str | None = None,  # noqa: A002 (as Croissant names it)
+    creator: str | None = None,
+    contact: str | None = None,
+    url: str | None = None,
+    published: str | None = None,
+    cite_as: str | None = None,
+    release_version: str | None = None,
+    verdict: bool = False,
+    overwrite: bool = False,
+    edited: bool = False,
+) -> Written:
+    """Write `croissant.json` and `DATACARD.md` into a finished release, and their checksums.
+
+    Args:
+        release: its folder; no other file of it changes.
+        name: of the data set; None for that of the folder.
+        license: the address of a licence, or its name.
+        creator: the organisation that made the data set.
+        contact: whom to ask for permission and for the originals.
+        url: address of the data set's page.
+        published: the day, "YYYY-MM-DD".
+        cite_as: how to cite it, best as BibTeX.
+        release_version: of the data set, such as "1.0.0".
+        verdict: also say what `verify` found, from the private folder.
+        overwrite: replace a card that was filled in or edited.
+        edited: keep both files as they are, and renew their checksums alone.
+
+    Returns:
+        The release, and how many lines are still to be filled in.
+
+    Raises:
+        InputError: the folder is no sound release, an option can't be used, or there is a card
+            that must not be replaced.
+    """
+    _see_to_one_process("card")
+    told = {
+        "name": name,
+        "license": license,
+        "creator": creator,
+        "contact": contact,
+        "url": url,
+        "published": published,
+        "cite_as": cite_as,
+        "version": release_version,
+    }
+    if edited:
+        wrong = [word for word, text in told.items() if text is not None]
+        wrong += [word for word, asked in (("verdict", verdict), ("overwrite", overwrite)) if asked]
+        if wrong:
+            raise InputError(
+                f"--edited: takes the card as it is, so leave out what it is to say or do else "
+                f"({', '.join(wrong)})"
+            )
+    from medshield.release_card import CardFacts, write_card
+
+    return write_card(
+        Path(release), CardFacts(**told), verdict=verdict, edited=edited, overwrite=overwrite
+    )
+
+
+def bag(
+    release: StrPath,
+    *,
+    output: StrPath | None = None,
+    info: str | Sequence[str] = (),
+    workers: int | None = None,
+) -> Bag:
+    """Make a BagIt bag (RFC 8493) of a finished release.
+
+    Args:
+        release: its folder, which stays as it is.
+        output: the bag; None for the release's name and "-bag".
+        info: lines of `bag-info.txt`, such as "Source-Organization: Example Hospital".
+        workers: files read at a time; None for as many as there are processors, 8 at the most.
+
+    Returns:
+        The bag, and whether its files are links to those of the release.
+
+    Raises:
+        InputError: the folder is no sound release, a line is none, or the target can't be used.
+    """
+    _see_to_one_process("bag")
+    from medshield.bagging import make_bag
+
+    lines = (info,) if isinstance(info, str) else tuple(info)
+    return make_bag(Path(release), _path(output), lines, _workers(workers))
 
 
 @_asked(lesson)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -21,6 +21,7 @@ from medshield import manifest, progress
 from medshield.audit import Allowed, AuditedImage, Auditor, auditor_named, recognise
 from medshield.audit.bound import movement, spread
 from medshield.audit.uids import UidMap
+from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
 from medshield.budget import parse_epsilon
 from medshield.dataset.intensity import range_name
 from medshield.dataset.scanned import MASK_REASON
@@ -206,6 +207,8 @@ def _paper_faults(release: Path, papers: Papers) -> Iterator[tuple[str, str]]:
     """Where the papers and the folder disagree."""
     records = papers.records
     named = {record.path for record in records if record.sha256} | manifest.OWN_FILES
+    cards = _cards(release, records)
+    named |= set(cards)
     for path in sorted({path for path, _ in walk(release)} - named):
         yield path, "in the release, but not in the manifest"
     for path, number in Counter(record.path for record in records).items():
@@ -214,12 +217,55 @@ def _paper_faults(release: Path, papers: Papers) -> Iterator[tuple[str, str]]:
     counts = dict(Counter(record.status for record in records))
     if papers.summary and papers.summary.get("counts") != counts:
         yield manifest.SUMMARY, "its counts are not those of the manifest"
-    yield from _checksum_faults(release, records)
+    yield from _checksum_faults(release, records, cards)
+    for name, digest in cards.items():
+        yield from ((name, fault) for fault in _card_faults(release, name, digest))
 
 
-def _checksum_faults(release: Path, records: list[Record]) -> Iterator[tuple[str, str]]:
+def _cards(release: Path, records: list[Record]) -> dict[str, str]:
+    """The card that SHA256SUMS speaks of and that does not come from the source: its checksums."""
+    source = {record.path for record in records if record.sha256}
+    try:
+        known = manifest.read_checksums(release)
+    except InputError:
+        return {}  # which `_checksum_faults` says
+    return {n: known[n] for n in manifest.CARD_FILES if n in known and n not in source}
+
+
+def _card_faults(release: Path, name: str, digest: str) -> Iterator[str]:
+    """Whether a file of the card is one, and speaks of this release."""
+    path = release / name
+    if not os.path.lexists(path):
+        yield f"{manifest.CHECKSUMS} speaks of it, but it is missing"
+    elif path.is_symlink() or not path.is_file():
+        yield "not a file, which a card is"
+    elif manifest.sha256(path) != digest:
+        yield (
+            f"its checksum differs from {manifest.CHECKSUMS}; if you edited it, "
+            "`medshield card RELEASE --edited` renews that"
+        )
+    elif recognise(path) is not None:
+        yield "an image, where a card should be"
+    elif name == manifest.CROISSANT and not _speaks_of(path, release):
+        yield "speaks of another manifest than the one beside it, or is damaged"
+
+
+def _speaks_of(path: Path, release: Path) -> bool:
+    """Whether Croissant metadata give the checksum of the manifest beside them."""
+    try:
+        document = parsed_json(read_bounded(path, MOST_DESCRIPTION_BYTES))
+        sums = {found.get("contentUrl"): found.get("sha256") for found in document["distribution"]}
+        return bool(sums.get(manifest.MANIFEST) == manifest.sha256(release / manifest.MANIFEST))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
+        return False
+
+
+def _checksum_faults(
+    release: Path, records: list[Record], cards: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     """Whether SHA256SUMS names all files, with the checksums of the manifest."""
     wanted = {manifest.checksum_line(r.sha256, r.path).rstrip("\n") for r in records if r.sha256}
+    wanted |= {manifest.checksum_line(cards[name], name).rstrip("\n") for name in cards}
     for name in (manifest.SUMMARY, manifest.MANIFEST):
         if (release / name).is_file():
             digest = manifest.sha256(release / name)
@@ -277,7 +323,8 @@ class Inspector:
         if not record.stays_inside:
             yield "its path leads out of the release; it was not followed"
         elif record.status in ("omitted", "refused"):
-            if os.path.lexists(path) and record.path not in manifest.OWN_FILES:
+            papers = (*manifest.OWN_FILES, *manifest.CARD_FILES)
+            if os.path.lexists(path) and record.path not in papers:
                 yield f"{record.status}, and yet in the release"
         elif not os.path.lexists(path):
             yield "missing from the release"

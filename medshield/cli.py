@@ -69,6 +69,7 @@ def cli(context: click.Context) -> None:
     medshield protect ./dicoms --method em --eps 8/255     writes ./dicoms-protected
     medshield check ./dicoms-protected                     nothing but pixels, within the bound
     medshield verify ./dicoms-protected                    trains victims, prints a verdict
+    medshield card ./dicoms-protected --license ADDRESS    says what it is to those who find it
 
     Exit codes: 0 done (verify: protected), 1 unexpected, 2 usage or unusable input, 3 done but
     some files were refused, 4 a bound, checksum or verdict failed, 5 verify could not tell,
@@ -151,6 +152,11 @@ def _generator_or_method(values: dict[str, Any]) -> None:
 @labelling
 @uid_option
 @handling_options
+@option(
+    "--card",
+    is_flag=True,
+    help="Also write croissant.json and DATACARD.md, which say what the release is (see card).",
+)
 @option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
 @resume_option
 @option(
@@ -168,6 +174,7 @@ def protect(source: Path, dry_run: bool, shard: str | None, **values: Any) -> in
     \b
     medshield protect ./dicoms --method em --eps 8/255
     medshield protect ./new-images --generator ./dicoms-protected.private/generator
+    medshield protect ./dicoms --eps 8/255 --card           with metadata to publish it by
     medshield protect ./dicoms --eps 8/255 --shard 3/8      one of eight jobs of a cluster
     """
     _set_up(values, source)
@@ -211,6 +218,69 @@ def merge(release: Path, **values: Any) -> int:
     """
     _set_up(values)
     return _released(api.merge(release, **keywords(values)), values["as_json"])
+
+
+@cli.command(short_help="Write Croissant metadata and a data card into a release.")
+@click.argument("release", type=FOLDER)
+@option("--name", help="Of the data set; that of the folder if absent.")
+@option("--license", help="The address of a licence, or its name.")
+@option("--creator", help="The organisation that made the data set.")
+@option("--contact", help="Whom to ask for permission and for the originals.")
+@option("--url", help="Address of the data set's page.")
+@option("--published", metavar="YYYY-MM-DD", help="Day of publication.")
+@option("--cite-as", help="How to cite it, best as BibTeX.")
+@option("--release-version", help="Of the data set, such as 1.0.0.")
+@option("--verdict", is_flag=True, help="Also say what verify found, from the private folder.")
+@option("--overwrite", is_flag=True, help="Replace a card that was filled in or edited.")
+@option("--edited", is_flag=True, help="Keep both files as they are; renew their checksums alone.")
+@talking
+def card(release: Path, **values: Any) -> int:
+    """Write croissant.json and DATACARD.md into a finished release, and their checksums.
+
+    They say what was done to the images and what a user of them must know. What you don't tell
+    stays to be filled in. No other file of the release changes.
+
+    \b
+    medshield card ./dicoms-protected --license https://example.org/terms --contact data@example.org
+    medshield card ./dicoms-protected --config card.toml --verdict --overwrite
+    medshield card ./dicoms-protected --edited          after you changed the two files by hand
+    """
+    _set_up(values)
+    from medshield import tables
+
+    written = api.card(release, **keywords(values))
+    _print(values["as_json"], written.to_json(), tables.card_text(written))
+    return 0
+
+
+@cli.command(short_help="Make a BagIt bag of a release.")
+@click.argument("release", type=FOLDER)
+@option("-o", "--output", type=FOLDER, help="The bag; RELEASE-bag if absent.")
+@option(
+    "--info",
+    multiple=True,
+    metavar="'LABEL: TEXT'",
+    help="A line of bag-info.txt, such as 'Source-Organization: Example Hospital'. May be "
+    "repeated.",
+)
+@running
+@talking
+def bag(release: Path, **values: Any) -> int:
+    """Make a BagIt bag (RFC 8493) of a finished release, for archives that take bags.
+
+    The release stays as it is. Its files are linked into the bag where the file system can, else
+    copied, and compared with SHA256SUMS.
+
+    \b
+    medshield bag ./dicoms-protected
+    medshield bag ./dicoms-protected -o ./to-archive --info 'Source-Organization: Example Hospital'
+    """
+    _set_up(values)
+    from medshield import tables
+
+    made = api.bag(release, **keywords(values, "device"))
+    _print(values["as_json"], made.to_json(), tables.bag_text(made))
+    return 0
 
 
 @cli.command(short_help="Only learn the noise generator, for later use.")

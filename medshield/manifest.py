@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,9 @@ MANIFEST = "medshield-manifest.jsonl"
 SUMMARY = "medshield.json"
 CHECKSUMS = "SHA256SUMS"
 OWN_FILES = frozenset({MANIFEST, SUMMARY, CHECKSUMS})
+CROISSANT, DATA_CARD = "croissant.json", "DATACARD.md"
+CARD_FILES = (CROISSANT, DATA_CARD)
+"""What `--card` adds to a release: in no line of the manifest, but in the checksums."""
 FORMAT_VERSION = 1
 STATUSES = frozenset({"protected", "copied", "omitted", "refused"})
 NUMBERS = ("bytes", "epsilon_stored", "max_abs_delta", "psnr", "ssim")
@@ -93,6 +97,9 @@ class Record:
 
 
 FIELDS = tuple(field.name for field in fields(Record))
+_ESCAPED = re.compile(r"\\([\\nr])")
+_PLAIN = {"\\": "\\", "n": "\n", "r": "\r"}
+"""How GNU coreutils escapes what would break a line."""
 
 
 def sha256(path: Path) -> str:
@@ -109,14 +116,68 @@ def checksum_line(digest: str, path: str) -> str:
     return f"{digest}  {path}\n"
 
 
+def checksum_entry(line: str) -> tuple[str, str]:
+    """The inverse of `checksum_line`: path and checksum.
+
+    Args:
+        line: without the newline at its end.
+
+    Raises:
+        ValueError: another kind of line.
+    """
+    is_escaped = line.startswith("\\")
+    digest, separator, path = line.removeprefix("\\").partition("  ")
+    if not separator or not path or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ValueError("no line of checksums")
+    if is_escaped:
+        path = _ESCAPED.sub(lambda found: _PLAIN[found[1]], path)
+    return path, digest
+
+
 def write_papers(release: Path, records: Iterable[Record], summary: dict[str, Any]) -> None:
-    """Write manifest, summary and checksums into a release that is otherwise complete."""
+    """Write manifest and summary into a release that is complete but for its checksums."""
     ordered = sorted(records, key=lambda record: record.path)
     (release / MANIFEST).write_text("".join(record.to_line() + "\n" for record in ordered))
     (release / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def checksums_text(release: Path, records: Iterable[Record], cards: Mapping[str, str]) -> bytes:
+    """What SHA256SUMS says of a release.
+
+    Args:
+        release: holds manifest and summary.
+        records: of the manifest.
+        cards: checksums of those of `CARD_FILES` that are to be in the release.
+    """
+    ordered = sorted(records, key=lambda record: record.path)
     lines = [checksum_line(r.sha256, r.path) for r in ordered if r.sha256]
     lines += [checksum_line(sha256(release / name), name) for name in (SUMMARY, MANIFEST)]
-    (release / CHECKSUMS).write_bytes("".join(lines).encode("utf-8", "surrogateescape"))
+    lines += [checksum_line(cards[name], name) for name in CARD_FILES if name in cards]
+    return "".join(lines).encode("utf-8", "surrogateescape")
+
+
+def read_checksums(release: Path) -> dict[str, str]:
+    """Path and checksum of every line of SHA256SUMS.
+
+    Raises:
+        InputError: it is missing, damaged, or names a file twice.
+    """
+    found: dict[str, str] = {}
+    path = release / CHECKSUMS
+    try:
+        text = read_bounded(path, MOST_MANIFEST_BYTES).decode("utf-8", "surrogateescape")
+        for line in filter(None, text.split("\n")):
+            name, digest = checksum_entry(line)
+            if name in found:
+                raise ValueError("a name stands there twice")
+            found[name] = digest
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "damaged"
+        raise InputError(
+            f"{path}: can't be read ({why}); expected the checksums that `protect` wrote; copy "
+            "the release again"
+        ) from error
+    return found
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from medshield.methods import METHODS, Method
 from medshield.models import pick_device
 from medshield.pretrained import Backbone, read_backbone
 from medshield.protect_config import ProtectConfig
+from medshield.release_card import refuse_taken
 from medshield.text import epsilon_text
 
 
@@ -70,6 +71,8 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
         )
     if found.problem:
         raise InputError(f"{config.source}: {found.problem}")
+    if config.card:
+        refuse_taken(config.source, (f.path for f in found.files if f.action != "omit"))
     if not found.with_action("protect"):
         refused = found.with_action("refuse")
         why = f" ({len(refused)} refused; the first: {refused[0].path}: {refused[0].reason})"

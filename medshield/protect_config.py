@@ -44,6 +44,7 @@ class ProtectConfig:
         handling: what becomes of thumbnails and signatures.
         uid: "keep" the SOP Instance UIDs of DICOM files, or "new" ones from the key.
         min_ssim: structural similarity that every frame keeps, in (0, 1); None for no such bound.
+        card: also write `croissant.json` and `DATACARD.md`.
     """
 
     source: Path
@@ -65,6 +66,7 @@ class ProtectConfig:
     handling: Handling = DEFAULT_HANDLING
     uid: Literal["keep", "new"] = "keep"
     min_ssim: float | None = None
+    card: bool = False
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for `--resume`, and what `verify` needs to read the source."""

@@ -6,6 +6,7 @@ killed run is never mistaken for a finished one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ from medshield.places import PLAN, Places, sync_folder
 from medshield.private import make_private_folder, write_private
 from medshield.protect_config import ProtectConfig
 from medshield.ray_engine import write_on_ray
+from medshield.release_card import CardFacts, card_texts
 from medshield.release_writer import ReleaseWriter, blocks_of
 from medshield.text import epsilon_text
 from medshield.versions import versions
@@ -50,12 +52,14 @@ class Outcome:
         records: one per source file, sorted by path.
         summary: what `medshield.json` says.
         backbone: the pretrained one that its generator asks, which the release does not tell.
+        card: the names of the files that `--card` added.
     """
 
     release: Path
     records: tuple[Record, ...]
     summary: dict[str, Any]
     backbone: str | None = None
+    card: tuple[str, ...] = ()
 
     @property
     def refused(self) -> list[Record]:
@@ -73,6 +77,7 @@ class Outcome:
             "release": str(self.release),
             "private": str(self.private),
             **self.summary,
+            **({"card": list(self.card)} if self.card else {}),
             "refused": [{"path": one.path, "reason": one.reason} for one in self.refused],
         }
 
@@ -229,6 +234,15 @@ def _finish(
         "versions": versions() | versions_of(generator.method.name),
     }
     manifest.write_papers(places.partial, records, summary)
+    cards = {}
+    if config.card:
+        name = places.release.resolve().name
+        cards = card_texts(places.partial, records, summary, CardFacts(), name=name)
+    for paper, content in cards.items():
+        (places.partial / paper).write_bytes(content)
+    digests = {paper: hashlib.sha256(content).hexdigest() for paper, content in cards.items()}
+    sums = manifest.checksums_text(places.partial, records, digests)
+    (places.partial / manifest.CHECKSUMS).write_bytes(sums)
     _write_private_papers(places, generator, finished)
     os.sync()
     places.partial.rename(places.release)
@@ -238,7 +252,7 @@ def _finish(
     for name in (PLAN, KEY):  # the generator's folder holds the key
         (places.private / name).unlink(missing_ok=True)
     backbone = setting.pretrained.name if setting.pretrained else None
-    return Outcome(places.release, tuple(records), summary, backbone)
+    return Outcome(places.release, tuple(records), summary, backbone, tuple(cards))
 
 
 def _write_private_papers(places: Places, generator: Generator, finished: list[Finished]) -> None:

@@ -8,16 +8,20 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from medshield.manifest import CARD_FILES, CHECKSUMS, DATA_CARD
 from medshield.places import Places
+from medshield.release_card.facts import TO_FILL_IN
 from medshield.text import counted, listed, printable
 
 if TYPE_CHECKING:
+    from medshield.bagging import Bag
     from medshield.checking import CheckResult
     from medshield.dataset.annotations import Annotations
     from medshield.dataset.scanned import Scan
     from medshield.fitting import FitOutcome
     from medshield.manifest import Record
     from medshield.preview import Preview
+    from medshield.release_card import Written
     from medshield.release_run import Outcome
     from medshield.shares import ShareOutcome
     from medshield.verifying import Evidence
@@ -154,10 +158,36 @@ def outcome_text(outcome: Outcome) -> str:
         ("masks", GREY_MASKS if masks_of_grey else ""),
         ("fidelity", ", ".join(fidelity)),
         *_left_out([(r.path, r.status, r.reason or "") for r in outcome.records if r.reason]),
+        ("card", _card_row(outcome.card, outcome.release)),
         ("secret", f"{Places(outcome.release).private} holds the key: never publish it"),
         ("next", f"medshield verify {shlex.quote(str(outcome.release))}{labels}"),
     ]
     return f"{printable(str(outcome.release))}: {_statuses(summary['counts'])}\n{_facts(rows)}"
+
+
+def _card_row(names: tuple[str, ...], release: Path) -> str:
+    command = f"medshield card {shlex.quote(str(release))} --license ADDRESS"
+    return f"{' and '.join(names)}; licence and contact are missing: {command}" if names else ""
+
+
+def card_text(written: Written) -> str:
+    """What `card` prints."""
+    left = (
+        f"{written.to_fill_in} lines of {DATA_CARD} say {TO_FILL_IN}" if written.to_fill_in else ""
+    )
+    rows = [
+        ("left", left),
+        ("next", f"medshield check {shlex.quote(str(written.release))}"),
+    ]
+    head = f"{printable(str(written.release))}: {' and '.join(CARD_FILES)}, {CHECKSUMS} renewed"
+    return f"{head}\n{_facts(rows)}"
+
+
+def bag_text(bag: Bag) -> str:
+    """What `bag` prints."""
+    how = "linked, so they take no room twice" if bag.linked else "copied"
+    rows = [("files", f"{bag.files} with {bag.bytes} bytes, {how}")]
+    return f"{printable(str(bag.path))}: a bag of {printable(str(bag.release))}\n{_facts(rows)}"
 
 
 def share_text(outcome: ShareOutcome) -> str:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fractions import Fraction
+
+_MARKDOWN = re.compile(r"([\\`*_<>|#~$@]|(?<=\])\()")
+
+
+def markdown(text: str) -> str:
+    """The text as it is, whatever of it Markdown or HTML would take as a sign."""
+    return _MARKDOWN.sub(r"\\\1", text.replace("&", "&amp;"))
 
 
 def printable(text: str) -> str:

@@ -46,7 +46,9 @@ FLOORS = [
     },
     # One function and one configuration each.
     {
+        "bagging",
         "benchmarking",
+        "release_card",
         "checking",
         "compared_images",
         "cost_table",

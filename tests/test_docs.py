@@ -198,6 +198,9 @@ def test_every_command_line_is_understood(document, options_of_documents, monkey
         monkeypatch.setattr("medshield.method_names.OWN_NAMES", (*OWN_NAMES, *offered))
     for block in blocks(text, *SHELLS):
         for words in commands(block):
+            if "--config" in words:
+                name = words[words.index("--config") + 1]
+                options_of_documents.with_name(name).write_text(content, encoding="utf-8")
             try:
                 values = understood(words)
             except click.ClickException as error:

@@ -49,10 +49,12 @@ def blocks(count):
 
 def test_the_same_bytes_on_a_cluster(tmp_path, monkeypatch):
     source = in_classes(tmp_path / "in", (".png", ".dcm"), each=4)
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    assert medshield("protect", source, "-o", whole, *EIGHT).code == 0
+    whole, out = tmp_path / "whole" / "out", tmp_path / "out"
+    assert medshield("protect", source, "-o", whole, *EIGHT, "--card").code == 0
     monkeypatch.setattr(release_writer, "BLOCK", 3)
-    run = medshield("protect", source, "-o", out, *EIGHT, "--engine", "ray", "--device", "cpu")
+    run = medshield(
+        "protect", source, "-o", out, *EIGHT, "--card", "--engine", "ray", "--device", "cpu"
+    )
     assert run.code == 0, run.err
     assert tree(out) == tree(whole)
 

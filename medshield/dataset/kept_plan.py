@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from medshield.dataset.annotations import Annotation, Annotations
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import stamps_of, walk
+from medshield.dataset.walk import files_of, stamps_of
 from medshield.formats import Handling, IntensityRange
 from medshield.private import private_file
 
@@ -77,7 +77,7 @@ def read_plan(path: Path, source: Path) -> Scan:
 def has_changed(found: Scan) -> bool:
     """Whether files of the source were written to, added or removed since it was scanned."""
     stamps = {file.path: file.stamp for file in found.files}
-    return stamps_of(found.source, dict(walk(found.source))) != stamps
+    return stamps_of(found.source, files_of(found.source)) != stamps
 
 
 def _lines_of_whole(file: BinaryIO) -> int:

@@ -22,13 +22,13 @@ from medshield.dataset.samples import Glance, Samples, Values, glance, sample
 from medshield.dataset.scanned import MASK_REASON, Scan, SourceFile
 from medshield.dataset.walk import (
     NO_MEMORY,
+    files_of,
     plan_other,
     refuse_secrets,
     see_source,
     stamps_of,
     suffix_of,
     unreadable,
-    walk,
 )
 from medshield.errors import InputError, NotAnImage, RefusedCompanion, RefusedFile
 from medshield.formats import DecodedImage, IntensityRange, recognise
@@ -81,7 +81,7 @@ def scan(
     parse_intensity(intensity)
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder that holds the images")
-    found = dict(sorted(walk(source)))
+    found = dict(sorted(files_of(source).items()))
     refuse_secrets(source, found)
     readable = [path for path, reason in found.items() if not reason]
     if not readable:

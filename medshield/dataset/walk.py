@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from medshield.dataset.scanned import SourceFile
 from medshield.errors import InputError, RefusedFile, SourceLost
-from medshield.manifest import OWN_FILES
+from medshield.manifest import CARD_FILES, MANIFEST, OWN_FILES, SUMMARY
 
 SIDECAR_SUFFIXES = frozenset(
     {".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml"}
@@ -25,6 +25,8 @@ FOREIGN_IMAGES = {
 }
 """Formats of images that are not read, and what to convert them to."""
 KNOWN_IMAGES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".nii", ".hdr", ".img"})
+
+OTHER_RELEASE = "papers of another release; this one gets its own"
 
 
 def walk(source: Path) -> Iterator[tuple[str, str]]:
@@ -58,6 +60,16 @@ def walk(source: Path) -> Iterator[tuple[str, str]]:
                 yield relative, "neither a file nor a folder"
             else:
                 yield relative, ""
+
+
+def files_of(source: Path) -> dict[str, str]:
+    """What `walk` finds; the card of an earlier release is left out, as its other papers are."""
+    found = dict(walk(source))
+    if MANIFEST in found and SUMMARY in found:
+        for name in CARD_FILES:
+            if found.get(name) == "":
+                found[name] = OTHER_RELEASE
+    return found
 
 
 def refuse_secrets(source: Path, paths: Mapping[str, str]) -> None:
@@ -146,7 +158,7 @@ def plan_other(path: str, reason: str) -> SourceFile:
     name = Path(path)
     suffix = name.suffix.lower()
     if path in OWN_FILES:
-        reason = "papers of another release; this one gets its own"
+        reason = OTHER_RELEASE
     elif name.name.startswith("._"):
         reason = "macOS's notes on another file"
     if reason:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from medshield.reports import words
 from medshield.reports.document import Document, arms_of, named, score_text
+from medshield.text import markdown as _plain
 from medshield.trials import LAST
-
-SPECIAL = re.compile(r"([\\`*_<>|#~$@]|(?<=\])\()")
 
 
 def page(document: Document) -> str:
@@ -79,8 +76,3 @@ def _not_run(document: Document) -> list[str]:
 
 def _row(cells: list[str], *, plain: bool = True) -> str:
     return "| " + " | ".join(_plain(cell) if plain else cell for cell in cells) + " |"
-
-
-def _plain(text: str) -> str:
-    """The text as it is, whatever of it Markdown or HTML would take as a sign."""
-    return SPECIAL.sub(r"\\\1", text.replace("&", "&amp;"))
