@@ -468,7 +468,9 @@ def _tell(
     shown = [own.parameters[name].replace(kind=Parameter.POSITIONAL_ONLY) for name in first]
     shown += asked
     verb.__signature__ = own.replace(parameters=shown)  # type: ignore[attr-defined]
-    told, arguments = cleandoc(work.__doc__ or ""), cleandoc(describe.__doc__ or "")
+    if not (work.__doc__ and describe.__doc__):  # as under `python -OO`
+        return
+    told, arguments = cleandoc(work.__doc__), cleandoc(describe.__doc__)
     head, _, rest = told.partition("\n\n")
     meaning = arguments[arguments.index("Args:") :].partition("\n\nRaises:")[0]
     if rest.startswith("Args:"):
