@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from medshield.fitting import FitOutcome
     from medshield.manifest import Record
     from medshield.preparation import Plan
-    from medshield.release_card import Written
+    from medshield.release_card import Card
     from medshield.release_run import Outcome
     from medshield.shares import ShareOutcome
     from medshield.verifying import Evidence
@@ -65,7 +65,7 @@ _WHERE = {
     "Verdict": "evidence",
     "Plan": "preparation",
     "BenchmarkTable": "benchmarking",
-    "Written": "release_card",
+    "Card": "release_card",
     "Bag": "bagging",
 }
 
@@ -97,7 +97,7 @@ __all__ = [
     "Verdict",
     "Plan",
     "BenchmarkTable",
-    "Written",
+    "Card",
     "Bag",
     # what they raise
     "MedshieldError",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from medshield.formats import Handling
     from medshield.preparation import Plan
     from medshield.protect_config import ProtectConfig
-    from medshield.release_card import Written
+    from medshield.release_card import Card
     from medshield.release_run import Outcome
     from medshield.shares import ShareOutcome
     from medshield.verification import Verification
@@ -564,7 +564,7 @@ def card(
     verdict: bool = False,
     overwrite: bool = False,
     edited: bool = False,
-) -> Written:
+) -> Card:
     """Write `croissant.json` and `DATACARD.md` into a finished release, and their checksums.
 
     Args:

@@ -37,6 +37,7 @@ from medshield.cli_options import (
     talking,
     uid_option,
     weights_option,
+    workers_option,
 )
 from medshield.errors import InputError
 from medshield.versions import __version__
@@ -263,7 +264,7 @@ def card(release: Path, **values: Any) -> int:
     help="A line of bag-info.txt, such as 'Source-Organization: Example Hospital'. May be "
     "repeated.",
 )
-@running
+@workers_option
 @talking
 def bag(release: Path, **values: Any) -> int:
     """Make a BagIt bag (RFC 8493) of a finished release, for archives that take bags.
@@ -278,7 +279,7 @@ def bag(release: Path, **values: Any) -> int:
     _set_up(values)
     from medshield import tables
 
-    made = api.bag(release, **keywords(values, "device"))
+    made = api.bag(release, **keywords(values))
     _print(values["as_json"], made.to_json(), tables.bag_text(made))
     return 0
 

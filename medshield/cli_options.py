@@ -260,6 +260,13 @@ weights_option = option(
     metavar="FILE|NAME=FILE",
     help="ImageNet weights of a pretrained victim; downloaded if absent. May be repeated.",
 )
+workers_option = option(
+    "--workers",
+    type=click.IntRange(1),
+    default=PROTECT["workers"],
+    show_default="processors",
+    help="Files read and written at a time.",
+)
 running = options(
     option(
         "--device",
@@ -268,13 +275,7 @@ running = options(
         show_default=True,
         help="Where models are trained and asked; auto takes a GPU where there is one.",
     ),
-    option(
-        "--workers",
-        type=click.IntRange(1),
-        default=PROTECT["workers"],
-        show_default="processors",
-        help="Files read and written at a time.",
-    ),
+    workers_option,
 )
 engine_options = options(
     option(

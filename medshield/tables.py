@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medshield.fitting import FitOutcome
     from medshield.manifest import Record
     from medshield.preview import Preview
-    from medshield.release_card import Written
+    from medshield.release_card import Card
     from medshield.release_run import Outcome
     from medshield.shares import ShareOutcome
     from medshield.verifying import Evidence
@@ -170,7 +170,7 @@ def _card_row(names: tuple[str, ...], release: Path) -> str:
     return f"{' and '.join(names)}; licence and contact are missing: {command}" if names else ""
 
 
-def card_text(written: Written) -> str:
+def card_text(written: Card) -> str:
     """What `card` prints."""
     left = (
         f"{written.to_fill_in} lines of {DATA_CARD} say {TO_FILL_IN}" if written.to_fill_in else ""

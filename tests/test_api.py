@@ -29,7 +29,7 @@ DOCUMENT = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 
 OF_THE_TERMINAL = {"config", "as_json", "quiet", "verbose", "log_file"}
-WITHOUT_USE = {("scan", "device"), ("check", "device"), ("bag", "device")}
+WITHOUT_USE = {("scan", "device"), ("check", "device")}
 VERBS_INSTEAD = {
     ("protect", "dry_run"): "plan_protect",
     ("protect", "shard"): "protect_share",

@@ -14,6 +14,7 @@ import mlcroissant
 import pytest
 import rdflib
 
+import medshield as package
 from medshield.cli import cli
 from medshield.manifest import checksum_entry, checksum_line
 from medshield.release_card import finished
@@ -544,3 +545,21 @@ def test_the_page_on_publishing_lists_all_that_an_owner_can_say():
     }
     assert sorted(listed) == sorted(known - general - {"release", "-q", "-v"})
     assert f"more than {MOST_PATTERNS} of them" in text
+
+
+def test_the_python_functions_do_what_the_commands_do(tmp_path):
+    source = in_classes(tmp_path / "in")
+    here, there = tmp_path / "here" / "out", tmp_path / "there" / "out"
+    assert medshield("protect", source, "-o", here, *SEEDED, "--card").code == 0
+    assert medshield("card", here, "--license", "Our terms", "--release-version", "2.0").code == 0
+    outcome = package.protect(
+        source, output=there, method="synthetic", eps="8/255", seed=5, card=True
+    )
+    assert outcome.card == CARD
+    assert package.card(there, license="Our terms", release_version="2.0").to_fill_in == 5
+    assert tree(there) == tree(here)
+    assert package.bag(there, info="Source-Organization: A Hospital").files == len(tree(there))
+    assert medshield("bag", here, "--info", "Source-Organization: A Hospital").code == 0
+    assert tree(there.with_name("out-bag")) == tree(here.with_name("out-bag"))
+    with pytest.raises(package.InputError, match="--edited: takes the card as it is"):
+        package.card(there, edited=True, verdict=True)

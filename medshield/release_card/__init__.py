@@ -5,7 +5,7 @@ tells; so the same release gets the same bytes.
 """
 
 from medshield.release_card.facts import CardFacts
-from medshield.release_card.finished import Written, write_card
+from medshield.release_card.finished import Card, write_card
 from medshield.release_card.texts import card_texts, refuse_taken
 
-__all__ = ["CardFacts", "Written", "card_texts", "refuse_taken", "write_card"]
+__all__ = ["CardFacts", "Card", "card_texts", "refuse_taken", "write_card"]

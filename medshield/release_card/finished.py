@@ -32,7 +32,7 @@ from medshield.text import printable
 
 
 @dataclass(frozen=True)
-class Written:
+class Card:
     """What came of it.
 
     Attributes:
@@ -59,7 +59,7 @@ def write_card(
     verdict: bool = False,
     edited: bool = False,
     overwrite: bool = False,
-) -> Written:
+) -> Card:
     """Write the card of a finished release and its checksums; nothing else changes.
 
     A run that was killed leaves checksums that do not agree, and is finished by the same call.
@@ -98,7 +98,7 @@ def write_card(
         for paper in (DATA_CARD, CROISSANT, CHECKSUMS):
             _replace(release / paper, contents[paper])
         sync_folder(release)
-    return Written(release, texts[DATA_CARD].count(f"{TO_FILL_IN}:".encode()))
+    return Card(release, texts[DATA_CARD].count(f"{TO_FILL_IN}:".encode()))
 
 
 def _see_sound(release: Path, records: Sequence[Record]) -> None:
