@@ -168,6 +168,13 @@ def test_the_import_is_fast_and_says_nothing():
     assert run.stderr == ""
 
 
+def test_python_may_leave_docstrings_out():
+    code = "import medshield; print(medshield.protect.__doc__)"
+    run = [sys.executable, "-OO", "-c", code]
+    told = subprocess.run(run, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert told.stdout == "None\n"
+
+
 # The verbs
 
 
