@@ -25,7 +25,7 @@ FEW = (
     "lossy JPEG.dcm",
     "palette.dcm",
 )
-MEGABYTES = 12
+MEGABYTES = 16
 SIDE = 256
 
 

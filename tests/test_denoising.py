@@ -52,7 +52,7 @@ class Stripes(UntrainedMethod):
 
 @pytest.fixture
 def trainer(tmp_path, monkeypatch):
-    monkeypatch.setitem(METHODS, "stripes", Stripes)
+    monkeypatch.setitem(METHODS._own, "stripes", Stripes)
     task, _ = TASKS["classification"]
     cpu = torch.device("cpu")
     return OtherKeys("stripes", EPSILON, task, 0, cpu, tmp_path, effort=0.1, method_effort=0.01)
