@@ -146,9 +146,9 @@ def outcome_text(outcome: Outcome) -> str:
     labels = "" if summary["labels_used"] else " --labels CSV, where there are labels after all"
     fidelity = []
     for name, unit in (("psnr", " dB"), ("ssim", "")):
-        values = sorted(v for r in protected if (v := getattr(r, name)) is not None and v == v)
+        values = [v for r in protected if (v := getattr(r, name)) is not None and v == v]
         if values:
-            fidelity.append(f"median {name.upper()} {values[len(values) // 2]:.3g}{unit}")
+            fidelity.append(f"median {name.upper()} {median(values):.3g}{unit}")
     rows = [
         ("method", f"{summary['method']} at {summary['epsilon']}, {summary['task']}"),
         ("asked", _asked(outcome.backbone)),

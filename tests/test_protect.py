@@ -17,8 +17,11 @@ from PIL import Image
 from medshield import planning, pools
 from medshield.dataset import examples
 from medshield.formats.png.codec import PngCodec
+from medshield.manifest import Record
 from medshield.methods import adversarial_targeted, error_minimizing
 from medshield.methods.error_minimizing import ErrorMinimizing
+from medshield.release_run import Outcome
+from medshield.tables import outcome_text
 from tests.builders import (
     EIGHT,
     PATIENT,
@@ -639,3 +642,15 @@ def test_a_file_that_changes_meanwhile_is_not_released(tmp_path, monkeypatch, su
     assert record["status"] == "refused"
     assert "changed" in record["reason"]
     assert not (tmp_path / "out" / record["path"]).exists()
+
+
+def test_the_median_of_an_even_number_lies_in_the_middle(tmp_path):
+    source = in_classes(tmp_path / "in")
+    assert medshield("protect", source, *EIGHT).code == 0
+    records = [
+        Record(name, "protected", "png", psnr=psnr, ssim=0.9)
+        for name, psnr in (("a.png", 30.0), ("b.png", 40.0))
+    ]
+    summary = json.loads((tmp_path / "in-protected" / "medshield.json").read_text())
+    text = outcome_text(Outcome(tmp_path / "in-protected", tuple(records), summary))
+    assert "median PSNR 35 dB, median SSIM 0.9\n" in text
