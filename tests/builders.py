@@ -124,6 +124,13 @@ def tree(root):
     return found
 
 
+def without_seconds(value):
+    """A report less how long things took."""
+    if isinstance(value, dict):
+        return {key: without_seconds(each) for key, each in value.items() if key != "seconds"}
+    return [without_seconds(each) for each in value] if isinstance(value, list) else value
+
+
 def state(root):
     """All that would tell that a folder was written to: names, bytes, times, modes."""
     facts = {}

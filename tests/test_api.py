@@ -20,8 +20,7 @@ from medshield.benchmarking import BenchmarkConfig
 from medshield.budget import to_epsilon
 from medshield.protect_config import ProtectConfig
 from medshield.verify_config import VerifyConfig
-from tests.builders import in_classes, medshield, tree
-from tests.test_processes import without_seconds
+from tests.builders import in_classes, medshield, tree, without_seconds
 from tests.test_verify import make_set
 
 ROOT = Path(__file__).parents[1]

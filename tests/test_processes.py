@@ -14,7 +14,7 @@ from medshield import models, processes
 from medshield.errors import InputError
 from medshield.processes import Processes
 from medshield.states import read_state
-from tests.builders import in_classes, medshield, tree
+from tests.builders import in_classes, medshield, tree, without_seconds
 from tests.test_verify import make_set, protect
 
 ROOT = Path(__file__).parents[1]
@@ -33,13 +33,6 @@ def run(*command):
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
-
-
-def without_seconds(value):
-    """A report less how long things took."""
-    if isinstance(value, dict):
-        return {key: without_seconds(each) for key, each in value.items() if key != "seconds"}
-    return [without_seconds(each) for each in value] if isinstance(value, list) else value
 
 
 @pytest.fixture(scope="module")

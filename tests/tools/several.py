@@ -20,9 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from tests.builders import tree
+from tests.builders import tree, without_seconds
 from tests.tools.folders import make_folder
 from tests.tools.levels import make_set
 from tests.tools.tables import table
@@ -85,13 +84,6 @@ def protected(scratch: Path, files: int, side: int) -> list[list[str]]:
         if folder != "one":
             shutil.rmtree(scratch / folder)
     return rows
-
-
-def without_seconds(value: Any) -> Any:
-    """A report less how long things took."""
-    if isinstance(value, dict):
-        return {key: without_seconds(each) for key, each in value.items() if key != "seconds"}
-    return [without_seconds(each) for each in value] if isinstance(value, list) else value
 
 
 def verified(scratch: Path, images: int) -> list[list[str]]:
