@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,7 @@ def _work(method: Method, images: Tensor, targets: Tensor) -> str:
     return digest.hexdigest()
 
 
-def _chosen_frames(files: list[SourceFile], key: Key) -> dict[str, NDArray[np.int64]]:
+def _chosen_frames(files: Sequence[SourceFile], key: Key) -> dict[str, NDArray[np.int64]]:
     """The frames that a method learns from: all, or as many as fit into memory, by the key."""
     starts = np.cumsum([0, *(file.shape[0] for file in files)])
     order = key.numpy("fit", "subset").permutation(starts[-1])[:MOST_FIT_EXAMPLES]

@@ -16,7 +16,7 @@ from medshield.text import counted, listed, printable
 if TYPE_CHECKING:
     from medshield.bagging import Bag
     from medshield.checking import CheckResult
-    from medshield.dataset.annotations import Annotations
+    from medshield.dataset.annotations import Labelling
     from medshield.dataset.scanned import Scan
     from medshield.fitting import FitOutcome
     from medshield.manifest import Record
@@ -87,7 +87,7 @@ def scan_text(found: Scan) -> str:
     return f"{printable(str(found.source))}: {files}; {counted(actions)}\n{_facts(rows)}"
 
 
-def _clusters(found: Annotations) -> str:
+def _clusters(found: Labelling) -> str:
     """What stands in for labels, and what that costs; nothing where labels are used."""
     if found.labelled:
         return ""

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "medshield"
 
 FLOORS = [
     # The ball, the key, the gradient loop, and what has no idea of images.
-    {"errors", "budget", "keys", "randomness", "projected_gradient"}
+    {"errors", "kept_lines", "budget", "keys", "randomness", "projected_gradient"}
     | {"bounded", "checkpoint", "places", "pools", "private", "processes", "progress", "sharing"}
     | {"method_names", "states"}
     | {"text", "versions"},

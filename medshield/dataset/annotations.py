@@ -49,19 +49,33 @@ class Annotation:
 
 
 @dataclass(frozen=True)
-class Annotations:
-    """What a folder's images stand for. Paths are posix, relative to the source.
+class Labelling:
+    """What the annotations of a folder's images mean.
 
     Attributes:
         task: classification, multilabel or segmentation.
         classes: names in natural order; `("foreground",)` for segmentation.
+        notes: what was inferred, for a person.
+        labelled: False where no labels are used (`--labels none`): classes are clusters, and an
+            image's cluster is told from its pixels.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    labelled: bool = True
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a folder's images stand for. Paths are posix, relative to the source.
+
+    Attributes:
+        task, classes, notes, labelled: see `Labelling`.
         by_path: the annotated images.
         unlabelled: images without annotation (only where `allow_missing`).
         masks: files that are masks, and so never images to protect.
         tables: label tables inside the source that were used.
-        notes: what was inferred, for a person.
-        labelled: False where no labels are used (`--labels none`): classes are clusters, and an
-            image's cluster is told from its pixels.
     """
 
     task: str
@@ -72,6 +86,11 @@ class Annotations:
     tables: frozenset[str]
     notes: tuple[str, ...]
     labelled: bool = True
+
+    @property
+    def labelling(self) -> Labelling:
+        """What they mean, without the images."""
+        return Labelling(self.task, self.classes, self.notes, self.labelled)
 
 
 def annotate(

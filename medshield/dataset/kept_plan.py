@@ -8,45 +8,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, fields
-from itertools import islice
+from array import array
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from medshield.dataset.annotations import Annotation, Annotations
+from medshield.dataset.annotations import Labelling
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dataset.walk import files_of, stamps_of
+from medshield.dataset.walk import files_of, stamp_unless
 from medshield.formats import Handling, IntensityRange
+from medshield.kept_lines import KeptLines
 from medshield.private import private_file
-
-_OF_FILE = [field.name for field in fields(SourceFile)]
-_OF_ANNOTATION = [field.name for field in fields(Annotation)]
 
 
 def write_plan(found: Scan, path: Path) -> None:
     """Keep a plan, whole or not at all."""
-    labels = found.annotations
     shared = {
         "ranges": {kind: asdict(found.ranges[kind]) for kind in found.ranges},
         "handling": asdict(found.handling),
-        "annotations": labels
-        and {
-            "task": labels.task,
-            "classes": labels.classes,
-            "unlabelled": labels.unlabelled,
-            "masks": sorted(labels.masks),
-            "tables": sorted(labels.tables),
-            "notes": labels.notes,
-            "labelled": labels.labelled,
-        },
+        "annotations": found.annotations and asdict(found.annotations),
     }
     digest = hashlib.sha256()
     with private_file(path) as file:
-        for facts in (shared, *map(_facts, found.files)):
-            line = json.dumps(facts).encode() + b"\n"
+        for line in chain([json.dumps(shared).encode() + b"\n"], _lines(found)):
             digest.update(line)
             file.write(line)
         file.write(digest.hexdigest().encode() + b"\n")
+
+
+def _lines(found: Scan) -> Iterator[bytes]:
+    if isinstance(found.files, KeptLines):
+        return map(found.files.line, range(len(found.files)))
+    return (file.to_line() for file in found.files)
 
 
 def read_plan(path: Path, source: Path) -> Scan:
@@ -60,15 +55,18 @@ def read_plan(path: Path, source: Path) -> Scan:
         ValueError: it is damaged.
         OSError: it can't be read.
     """
-    with path.open("rb") as file:
-        count = _lines_of_whole(file)
+    file = path.open("rb")
+    try:
+        starts = _starts_of_whole(file)
         file.seek(0)
         shared = json.loads(next(file))
-        files = tuple(_file(json.loads(line)) for line in islice(file, count - 1))
+    except ValueError:
+        file.close()
+        raise
     return Scan(
         source,
-        files,
-        shared["annotations"] and _annotations(shared["annotations"], files),
+        KeptLines(file, starts[1:], SourceFile.from_line),
+        shared["annotations"] and _labelling(shared["annotations"]),
         {kind: IntensityRange(**values) for kind, values in shared["ranges"].items()},
         handling=Handling(**shared["handling"]),
     )
@@ -76,49 +74,30 @@ def read_plan(path: Path, source: Path) -> Scan:
 
 def has_changed(found: Scan) -> bool:
     """Whether files of the source were written to, added or removed since it was scanned."""
-    stamps = {file.path: file.stamp for file in found.files}
-    return stamps_of(found.source, files_of(found.source)) != stamps
+    now = dict(sorted(files_of(found.source).items()))
+    return len(now) != len(found.files) or any(
+        file.path != path or file.stamp != stamp_unless(reason, found.source / path)
+        for file, (path, reason) in zip(found.files, now.items(), strict=True)
+    )
 
 
-def _lines_of_whole(file: BinaryIO) -> int:
-    """How many lines stand before the checksum, which is that of them.
+def _starts_of_whole(file: BinaryIO) -> array[int]:
+    """Where each line starts, and last the checksum, which is that of them.
 
     Raises:
         ValueError: it is not, so something is missing or was changed.
     """
-    digest, last, count = hashlib.sha256(), b"", -1
+    digest, last, starts = hashlib.sha256(), b"", array("q", [0])
     for line in file:
         digest.update(last)
-        last, count = line, count + 1
-    if count < 1 or last != digest.hexdigest().encode() + b"\n":
+        last = line
+        starts.append(starts[-1] + len(line))
+    if len(starts) < 3 or last != digest.hexdigest().encode() + b"\n":
         raise ValueError("not as it was written")
-    return count
+    return starts[:-1]
 
 
-def _facts(file: SourceFile) -> dict[str, Any]:
-    values = {name: getattr(file, name) for name in _OF_FILE}
-    if file.annotation:
-        values["annotation"] = {name: getattr(file.annotation, name) for name in _OF_ANNOTATION}
-    return values
-
-
-def _file(values: dict[str, Any]) -> SourceFile:
-    values["shape"], values["slopes"] = tuple(values["shape"]), tuple(values["slopes"])
-    values["stamp"] = values["stamp"] and tuple(values["stamp"])
-    if annotation := values["annotation"]:
-        annotation["findings"] = annotation["findings"] and tuple(annotation["findings"])
-        values["annotation"] = Annotation(**annotation)
-    return SourceFile(**values)
-
-
-def _annotations(values: dict[str, Any], files: tuple[SourceFile, ...]) -> Annotations:
-    return Annotations(
-        task=values["task"],
-        classes=tuple(values["classes"]),
-        by_path={file.path: file.annotation for file in files if file.annotation},
-        unlabelled=tuple(values["unlabelled"]),
-        masks=frozenset(values["masks"]),
-        tables=frozenset(values["tables"]),
-        notes=tuple(values["notes"]),
-        labelled=values["labelled"],
-    )
+def _labelling(values: dict[str, Any]) -> Labelling:
+    for name in ("classes", "notes"):
+        values[name] = tuple(values[name])
+    return Labelling(**values)

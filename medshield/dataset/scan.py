@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -26,7 +26,7 @@ from medshield.dataset.walk import (
     plan_other,
     refuse_secrets,
     see_source,
-    stamps_of,
+    stamp_unless,
     suffix_of,
     unreadable,
 )
@@ -35,6 +35,7 @@ from medshield.formats import DecodedImage, IntensityRange, recognise
 from medshield.formats.base import DEFAULT_HANDLING, Handling, PerFrame, stored_radius
 from medshield.formats.dicom.codec import read_tag
 from medshield.formats.nifti.files import header_names
+from medshield.kept_lines import spooled
 from medshield.manifest import OWN_FILES
 from medshield.pools import shared_out
 
@@ -88,7 +89,6 @@ def scan(
         raise InputError(
             f"{source}: the folder is empty; expected images (PNG, JPEG, TIFF, DICOM, NIfTI)"
         )
-    stamps = stamps_of(source, found)
     looks: dict[str, _Look] = {}
     alike: dict[tuple[str, object], Any] = {}
     samples = Samples()
@@ -104,7 +104,10 @@ def scan(
                 see_source(source)
             progress(len(looks), len(entries))
     plans = {path: look.plan for path, look in looks.items()} | {
-        path: SourceFile(path, "refuse", why, suffix_of(path)) for path, why in outside.items()
+        path: SourceFile(
+            path, "refuse", why, suffix_of(path), stamp=stamp_unless(found[path], source / path)
+        )
+        for path, why in outside.items()
     }
     others = {path for path, look in looks.items() if not look.is_image}
     images = [
@@ -119,10 +122,10 @@ def scan(
         problem = str(error)
     masks = {path: plans[path] for path in annotations.masks} if annotations else {}
     for path, mask in masks.items():
-        plans[path] = SourceFile(path, "copy", MASK_REASON, mask.format)
+        plans[path] = _as_mask(mask)
     for path, look in looks.items():
         if look.labels and path not in masks:
-            plans[path] = SourceFile(path, "copy", MASK_REASON, look.plan.format)
+            plans[path] = _as_mask(look.plan)
         elif look.plan.action == "protect" and path not in masks:
             plan = _annotated(look.plan, look.patient, annotations)
             plans[path] = _with_mask(source, plan, masks)
@@ -135,15 +138,29 @@ def scan(
         if not known:
             raise
         ranges = known
-    files = [_with_range(plans[path], glances, ranges) for path in found]
-    files = [replace(file, stamp=stamps[file.path]) for file in files]
-    used = {file.kind for file in files}
+
+    def settled(number: int, path: str) -> SourceFile:
+        file = replace(_with_range(plans[path], glances, ranges), number=number)
+        return file if epsilon is None else _with_radius(file, ranges, epsilon)
+
+    files = spooled(
+        (settled(number, path) for number, path in enumerate(found)),
+        SourceFile.to_line,
+        SourceFile.from_line,
+    )
+    used, images_left = set(), 0
+    for file in files:
+        used.add(file.kind)
+        images_left += file.shape[0] if file.action == "protect" else 0
     ranges = {kind: ranges[kind] for kind in ranges if kind in used}
-    if epsilon is not None:
-        files = [_with_radius(file, ranges, epsilon) for file in files]
-    if annotations and not (annotations.labelled or annotations.classes):
-        annotations = replace(annotations, classes=_clusters(files))
-    return Scan(source, tuple(files), annotations, ranges, problem, handling)
+    labelling = annotations.labelling if annotations else None
+    if labelling and not (labelling.labelled or labelling.classes):
+        labelling = replace(labelling, classes=_clusters(images_left))
+    return Scan(source, files, labelling, ranges, problem, handling)
+
+
+def _as_mask(plan: SourceFile) -> SourceFile:
+    return SourceFile(plan.path, "copy", MASK_REASON, plan.format, stamp=plan.stamp)
 
 
 def _header_outside(path: str, found: Mapping[str, str]) -> str:
@@ -200,6 +217,13 @@ def _look(source: Path, handling: Handling, entry: tuple[str, str]) -> tuple[_Lo
         handling: see `scan`.
         entry: its path, and the reason to leave it out if there is one.
     """
+    stamp = stamp_unless(entry[1], source / entry[0])  # before it is read
+    look, values = _looked(source, handling, entry)
+    return replace(look, plan=replace(look.plan, stamp=stamp)), values
+
+
+def _looked(source: Path, handling: Handling, entry: tuple[str, str]) -> tuple[_Look, Values]:
+    """The same, without what tells whether it was written to since."""
     path, reason = entry
     none: Values = np.empty(0)
     suffix = suffix_of(path)
@@ -278,9 +302,8 @@ def _annotated(
     return replace(plan, annotation=annotation)
 
 
-def _clusters(files: Sequence[SourceFile]) -> tuple[str, ...]:
-    """Names of as many clusters as the images to protect (or frames) allow."""
-    images = sum(file.shape[0] for file in files if file.action == "protect")
+def _clusters(images: int) -> tuple[str, ...]:
+    """Names of as many clusters as so many images to protect (or frames) allow."""
     count = min(MOST_CLUSTERS, max(2, images // IMAGES_A_CLUSTER))
     return tuple(f"cluster {number}" for number in range(1, count + 1))
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
+import json
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from medshield.dataset.annotations import Annotation, Annotations
+from medshield.dataset.annotations import Annotation, Labelling
 from medshield.formats import IntensityRange
 from medshield.formats.base import DEFAULT_HANDLING, Handling
+from medshield.kept_lines import Chosen
 
 MASK_REASON = "a mask"
 
@@ -32,6 +36,7 @@ class SourceFile:
         grey, is_integer, step: of an image, see `DecodedImage`.
         slopes: the smallest and the largest size of a slope in its frames.
         stamp: tells whether it was written to since, see `walk.stamp_of`.
+        number: its place among the files of a plan, from 0.
     """
 
     path: str
@@ -48,6 +53,33 @@ class SourceFile:
     is_integer: bool = True
     step: float = 1.0
     stamp: tuple[int, int] | None = None
+    number: int = -1
+
+    def to_line(self) -> bytes:
+        """One line of JSON."""
+        values = {name: getattr(self, name) for name in _OF_FILE}
+        if self.annotation:
+            values["annotation"] = {n: getattr(self.annotation, n) for n in _OF_ANNOTATION}
+        return json.dumps(values).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> SourceFile:
+        """The inverse of `to_line`."""
+        values = json.loads(line)
+        values["shape"], values["slopes"] = tuple(values["shape"]), tuple(values["slopes"])
+        values["stamp"] = values["stamp"] and tuple(values["stamp"])
+        if annotation := values["annotation"]:
+            annotation["findings"] = annotation["findings"] and tuple(annotation["findings"])
+            values["annotation"] = Annotation(**annotation)
+        return cls(**values)
+
+
+_OF_FILE = [field.name for field in fields(SourceFile)]
+_OF_ANNOTATION = [field.name for field in fields(Annotation)]
+
+
+def _no_places() -> dict[str, array[int]]:
+    return defaultdict(lambda: array("q"))
 
 
 @dataclass(frozen=True)
@@ -56,31 +88,37 @@ class Scan:
 
     Attributes:
         source: the folder.
-        files: sorted by path.
-        annotations: labels or masks, or None where `problem` says why there are none.
+        files: sorted by path; of many, each is read when it is asked for.
+        annotations: what labels or masks mean, or None where `problem` says why there are none.
         ranges: intensity range of each kind of image.
         problem: what keeps the folder from being protected; empty where nothing does.
         handling: of thumbnails and signatures, with which its files were read.
     """
 
     source: Path
-    files: tuple[SourceFile, ...]
-    annotations: Annotations | None
+    files: Sequence[SourceFile]
+    annotations: Labelling | None
     ranges: dict[str, IntensityRange]
     problem: str = ""
     handling: Handling = DEFAULT_HANDLING
+    _by_action: dict[str, array[int]] = field(
+        default_factory=lambda: defaultdict(lambda: array("q")),
+        init=False,
+        repr=False,
+        compare=False,
+    )
 
     @property
     def without_files(self) -> Scan:
         """What all files share."""
-        shared = self.annotations and replace(
-            self.annotations, by_path={}, masks=frozenset(), tables=frozenset(), unlabelled=()
-        )
-        return replace(self, files=(), annotations=shared)
+        return replace(self, files=())
 
-    def with_action(self, action: str) -> list[SourceFile]:
+    def with_action(self, action: str) -> Sequence[SourceFile]:
         """The files of one plan."""
-        return [file for file in self.files if file.action == action]
+        if not self._by_action:
+            for place, file in enumerate(self.files):
+                self._by_action[file.action].append(place)
+        return Chosen(self.files, self._by_action.get(action, ()))
 
     @property
     def channels(self) -> int:
@@ -126,7 +164,7 @@ class Scan:
         }
 
 
-def class_counts(found: Annotations, files: list[SourceFile]) -> dict[str, int]:
+def class_counts(found: Labelling, files: Iterable[SourceFile]) -> dict[str, int]:
     """How many images show each class (or finding); images with a mask for segmentation."""
     notes = [file.annotation for file in files if file.annotation]
     if not found.labelled:
@@ -141,7 +179,7 @@ def class_counts(found: Annotations, files: list[SourceFile]) -> dict[str, int]:
     return {name: sum(note.label == k for note in notes) for k, name in enumerate(found.classes)}
 
 
-def _count_patients(files: list[SourceFile]) -> int:
+def _count_patients(files: Iterable[SourceFile]) -> int:
     return len({f.annotation.patient for f in files if f.annotation and f.annotation.patient})
 
 
@@ -150,7 +188,7 @@ def _size(file: SourceFile) -> str:
     return f"{width} x {height}" + (f" x {frames}" if frames > 1 else "")
 
 
-def _detail_counts(files: tuple[SourceFile, ...]) -> dict[str, dict[str, int]]:
+def _detail_counts(files: Iterable[SourceFile]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for file in files:
         for name, value in file.details.items():

@@ -108,9 +108,14 @@ def stamp_of(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def stamps_of(source: Path, found: Mapping[str, str]) -> dict[str, tuple[int, int] | None]:
-    """The stamp of each file that `walk` found; of what is left out, which may change, none."""
-    return {path: None if reason else stamp_of(source / path) for path, reason in found.items()}
+def stamp_unless(left_out: str, path: Path) -> tuple[int, int] | None:
+    """The stamp of a file that `walk` found; of what is left out, which may change, none.
+
+    Args:
+        left_out: the reason, if there is one.
+        path: the file.
+    """
+    return None if left_out else stamp_of(path)
 
 
 def see_unchanged(source: Path, file: SourceFile) -> None:
