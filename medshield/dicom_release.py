@@ -52,9 +52,8 @@ class DicomRelease:
     Args:
         found: the plan.
         places: of the release.
-        journal: told of each file as soon as it is whole.
+        journal: has what is in the release so far, and is told of each file as soon as it is whole.
         workers: files read and written at a time.
-        finished: by path, what is in the release so far; not changed here.
     """
 
     def __init__(
@@ -63,14 +62,11 @@ class DicomRelease:
         places: Places,
         journal: Journal,
         workers: int,
-        finished: Mapping[str, Finished],
     ) -> None:
         self._found = found
         self._places = places
         self._journal = journal
         self._workers = workers
-        self._finished = finished
-        self._plans = {file.path: file for file in found.files}
 
     def companions(self, files: Iterable[SourceFile]) -> Generator[Finished, None, None]:
         """Copy the objects that are no images, their icons made again or removed."""
@@ -86,7 +82,7 @@ class DicomRelease:
         """
         released = [
             done
-            for _, done in sorted(self._finished.items())
+            for done in self._journal.finished()
             if done.record.format == DICOM and done.record.sha256
         ]
         with self._pool() as pool:
@@ -96,7 +92,7 @@ class DicomRelease:
                 if isinstance(identity, Identity):
                     known[path] = identity
                 else:
-                    refused = self._refused(done.record, identity)
+                    refused = self._refused(done.number, path, identity)
                     yield self._journal.add(refused)
             uids = {
                 uid: uid_of(key.secret_for("SOP instance", uid))
@@ -125,8 +121,8 @@ class DicomRelease:
             return self._picture(folder, reference)
 
         def is_released(reference: Reference) -> bool:
-            path = self._path(folder, reference)
-            return path is not None and self._is_released(path)
+            number = self._number(folder, reference)
+            return number is not None and self._is_released(number)
 
         try:
             raw = content_of(source)
@@ -136,59 +132,66 @@ class DicomRelease:
             checksum = manifest.sha256(source)
             see_unchanged(self._found.source, file)
         except OSError as error:
-            return self._refused(Record(file.path, "refused", DICOM), unreadable(error))
+            return self._refused(file.number, file.path, unreadable(error))
         except RefusedFile as error:
-            return self._refused(Record(file.path, "refused", DICOM), str(error))
+            return self._refused(file.number, file.path, str(error))
         reason = file.reason
         if left_out:
             reason += f"; it lists {left_out} file(s) that are not in the release"
         record = Record(file.path, "copied", DICOM, reason=reason, notes=notes)
-        return Finished(self._measured(record), checksum)
+        return Finished(file.number, self._measured(record), checksum)
 
-    def _is_released(self, path: str) -> bool:
+    def _is_released(self, number: int) -> bool:
         """Whether a file is in the release; of companions, which are at work, by the plan."""
-        if is_companion(self._plans[path]):
+        if is_companion(self._found.files[number]):
             return True
-        done = self._finished.get(path)
-        return done is not None and done.record.sha256 is not None
+        return number in self._journal and self._journal[number].record.sha256 is not None
 
     def _picture(self, folder: PurePosixPath, reference: Reference) -> Picture | None:
-        path = self._path(folder, reference)
-        done = self._finished.get(path) if path is not None else None
-        if path is None or done is None or done.record.status != "protected":
+        number = self._number(folder, reference)
+        if number is None or number not in self._journal:
+            return None
+        record = self._journal[number].record
+        if record.status != "protected":
             return None
         clean, protected = (
-            examples.decoded(root / path, READ_ONLY).stored
+            examples.decoded(root / record.path, READ_ONLY).stored
             for root in (self._found.source, self._places.partial)
         )
         return Picture(clean, protected)
 
-    def _path(self, folder: PurePosixPath, reference: Reference) -> str | None:
+    def _number(self, folder: PurePosixPath, reference: Reference) -> int | None:
         """The file of the source that a reference leads to: by its name, else by its UID.
 
         Names in a directory are in capitals, whatever the file system made of them.
         """
         if reference.path:
             named = folder.joinpath(*reference.path).as_posix()
-            path = named if named in self._plans else self._by_name.get(named.casefold())
-            if path is not None:
-                return path
+            number = self._by_path.get(named, self._by_name.get(named.casefold()))
+            if number is not None:
+                return number
         return self._by_uid.get(reference.instance)
 
     @cached_property
-    def _by_name(self) -> dict[str, str]:
-        return {path.casefold(): path for path in self._plans}
+    def _by_path(self) -> dict[str, int]:
+        """Made, as the two below, only where a file refers to others."""
+        return {file.path: file.number for file in self._found.files}
 
     @cached_property
-    def _by_uid(self) -> dict[str, str]:
+    def _by_name(self) -> dict[str, int]:
+        return {path.casefold(): number for path, number in self._by_path.items()}
+
+    @cached_property
+    def _by_uid(self) -> dict[str, int]:
         """The released images by SOP Instance UID: read only where something asks for it."""
-        images = [
-            done.record.path
-            for done in list(self._finished.values())  # which grows meanwhile
+        images = (
+            done
+            for done in self._journal.finished()
             if done.record.status == "protected" and done.record.format == DICOM
-        ]
-        found = {read_tag(self._found.source / path, "SOPInstanceUID"): path for path in images}
-        return {uid: path for uid, path in found.items() if uid}
+        )
+        source = self._found.source
+        found = {read_tag(source / d.record.path, "SOPInstanceUID"): d.number for d in images}
+        return {uid: number for uid, number in found.items() if uid}
 
     def _identity(self, done: Finished) -> Identity | str:
         """Who a file is, by its source; or why it has to leave the release."""
@@ -207,7 +210,7 @@ class DicomRelease:
         data, notes = with_new_identity(raw, uids, self._found.handling, derived=derived)
         self._write(record.path, data)
         record = self._measured(replace(record, notes=[*record.notes, *notes]))
-        return Finished(record, done.source_checksum, renewed=True)
+        return Finished(done.number, record, done.source_checksum, renewed=True)
 
     def _write(self, path: str, data: Content) -> None:
         temporary = self._places.temporary(path)
@@ -218,15 +221,15 @@ class DicomRelease:
         path = self._places.partial / record.path
         return replace(record, sha256=manifest.sha256(path), bytes=path.stat().st_size)
 
-    def _refused(self, record: Record, reason: str) -> Finished:
+    def _refused(self, number: int, path: str, reason: str) -> Finished:
         """A file that is not released after all, and taken out if it was in the release.
 
         Raises:
             SourceLost: because nothing of the source is left.
         """
         see_source(self._found.source)
-        (self._places.partial / record.path).unlink(missing_ok=True)
-        return Finished(Record(record.path, "refused", record.format, reason=reason))
+        (self._places.partial / path).unlink(missing_ok=True)
+        return Finished(number, Record(path, "refused", DICOM, reason=reason))
 
 
 def _table(known: Mapping[str, Identity], uids: Mapping[str, str]) -> bytes:

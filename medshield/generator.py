@@ -22,20 +22,18 @@ from medshield.budget import Budget, parse_epsilon
 from medshield.clusters import Clusters
 from medshield.errors import InputError, MethodError
 from medshield.formats import IntensityRange
-from medshield.keys import KEY_BYTES, Key
 from medshield.method_names import plugin_facts, versions_of
 from medshield.methods import METHODS, Method, Setting
 from medshield.methods.base import blamed
 from medshield.models import LARGEST_SIZE, SIZE_STEP, TIMM_NAMES
 from medshield.pretrained import Backbone
-from medshield.private import make_private_folder, write_private
+from medshield.private import KEY, make_private_folder, read_key, write_private
 from medshield.tasks import TASKS
 from medshield.text import epsilon_text
 from medshield.versions import versions
 
 DESCRIPTION = "generator.json"
 WEIGHTS = "weights.safetensors"
-KEY = "key"
 FORMAT_VERSION = 1
 SIZES = range(SIZE_STEP, LARGEST_SIZE + 1, SIZE_STEP)
 OF_CLUSTERS = "clusters."
@@ -221,18 +219,3 @@ def _state(method: Method) -> dict[str, Tensor]:
         ):
             raise TypeError("a state is tensors by names")
     return state
-
-
-def read_key(path: Path) -> Key:
-    """A key as `Generator.save` wrote it.
-
-    Raises:
-        InputError: no key of 32 bytes in hexadecimal.
-    """
-    try:
-        secret = bytes.fromhex(read_bounded(path, 1 << 10).decode().strip())
-    except ValueError:
-        secret = b""
-    if len(secret) != KEY_BYTES:
-        raise InputError(f"{path}: not a key (expected {2 * KEY_BYTES} hexadecimal digits)")
-    return Key(secret)

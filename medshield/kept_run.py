@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
 from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
 from medshield.dataset.scanned import Scan
 from medshield.dataset.walk import see_source
 from medshield.errors import Unfinished
-from medshield.generator import KEY, Generator, read_key
 from medshield.keys import Key
 from medshield.places import CHECKPOINT, CONFIGURATION, PLAN
 from medshield.planning import plan_for
-from medshield.private import write_private
+from medshield.private import KEY, read_key, write_private
 from medshield.protect_config import ProtectConfig
+
+if TYPE_CHECKING:
+    from medshield.generator import Generator
 
 
 def planned(

@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +20,7 @@ from medshield.bounded import (
     read_bounded,
 )
 from medshield.errors import InputError
+from medshield.kept_lines import KeptLines
 
 MANIFEST = "medshield-manifest.jsonl"
 SUMMARY = "medshield.json"
@@ -134,26 +137,44 @@ def checksum_entry(line: str) -> tuple[str, str]:
     return path, digest
 
 
-def write_papers(release: Path, records: Iterable[Record], summary: dict[str, Any]) -> None:
-    """Write manifest and summary into a release that is complete but for its checksums."""
-    ordered = sorted(records, key=lambda record: record.path)
-    (release / MANIFEST).write_text("".join(record.to_line() + "\n" for record in ordered))
+def write_manifest(release: Path, records: Iterable[Record]) -> Sequence[Record]:
+    """Write the manifest of a release.
+
+    Args:
+        release: its folder.
+        records: sorted by path.
+
+    Returns:
+        The same; each is read when it is asked for.
+    """
+    path, starts = release / MANIFEST, array("q", [0])
+    with path.open("wb") as file:
+        for record in records:
+            starts.append(starts[-1] + file.write(record.to_line().encode() + b"\n"))
+    return KeptLines(path.open("rb"), starts, lambda line: Record.from_line(line.decode()))
+
+
+def write_summary(release: Path, summary: dict[str, Any]) -> None:
+    """Write what a release says of itself as a whole."""
     (release / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n")
 
 
-def checksums_text(release: Path, records: Iterable[Record], cards: Mapping[str, str]) -> bytes:
+def checksum_lines(
+    release: Path, records: Iterable[Record], cards: Mapping[str, str]
+) -> Iterator[bytes]:
     """What SHA256SUMS says of a release.
 
     Args:
         release: holds manifest and summary.
-        records: of the manifest.
+        records: of the manifest, sorted by path.
         cards: checksums of those of `CARD_FILES` that are to be in the release.
     """
-    ordered = sorted(records, key=lambda record: record.path)
-    lines = [checksum_line(r.sha256, r.path) for r in ordered if r.sha256]
-    lines += [checksum_line(sha256(release / name), name) for name in (SUMMARY, MANIFEST)]
-    lines += [checksum_line(cards[name], name) for name in CARD_FILES if name in cards]
-    return "".join(lines).encode("utf-8", "surrogateescape")
+    files = ((record.path, record.sha256) for record in records)
+    papers = ((name, sha256(release / name)) for name in (SUMMARY, MANIFEST))
+    others = ((name, cards.get(name)) for name in CARD_FILES)
+    for path, digest in chain(files, papers, others):
+        if digest:
+            yield checksum_line(digest, path).encode("utf-8", "surrogateescape")
 
 
 def read_checksums(release: Path) -> dict[str, str]:

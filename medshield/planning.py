@@ -1,22 +1,28 @@
-"""What `protect` and `fit` would do with a folder; nothing here writes."""
+"""What `protect` and `fit` would do with a folder; nothing here writes.
+
+PyTorch, which takes as much memory as the scan of a hundred thousand files, is loaded only where it
+is needed, and best when the scan is over.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from medshield import progress
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan
 from medshield.dataset.scanned import Scan
 from medshield.errors import InputError
-from medshield.generator import Generator
-from medshield.method_names import refuse_unknown, tell_of_namesakes
-from medshield.methods import METHODS, Method
-from medshield.models import pick_device
-from medshield.pretrained import Backbone, read_backbone
+from medshield.method_names import plugin_of, refuse_unknown, tell_of_namesakes
 from medshield.protect_config import ProtectConfig
 from medshield.release_card import refuse_taken
 from medshield.text import epsilon_text
+
+if TYPE_CHECKING:
+    from medshield.generator import Generator
+    from medshield.methods import Method
+    from medshield.pretrained import Backbone
 
 
 def plan(config: ProtectConfig) -> Scan:
@@ -40,7 +46,6 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
     """
     epsilon, annotations = config.epsilon, config.annotations
     known = generator.method.setting if generator else None
-    method: type[Method]
     if generator and known:
         if epsilon is not None and epsilon != known.budget.epsilon:
             raise InputError(
@@ -49,12 +54,13 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
             )
         if annotations.task not in ("auto", known.task.name):
             raise InputError(f"--task: the generator was fitted for {known.task.name}")
-        epsilon, method = known.budget.epsilon, type(generator.method)
+        epsilon = known.budget.epsilon
         annotations = _as_fitted(annotations, generator)
     else:
         refuse_unknown(config.method)
         tell_of_namesakes(config.method)
-        method = METHODS[config.method]  # before anything is read, if it can't be used
+        if plugin_of(config.method):
+            _method(config)  # before anything is read, if it can't be used
     if epsilon is None:
         raise InputError("--eps is missing; 8/255 is the usual radius")
     with progress.bar("reading") as update:
@@ -78,12 +84,24 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
         why = f" ({len(refused)} refused; the first: {refused[0].path}: {refused[0].reason})"
         raise InputError(f"{config.source}: no image can be protected{why if refused else ''}")
     assert found.annotations is not None  # noqa: S101 (or there were a problem)
+    method = type(generator.method) if generator else _method(config)
     if found.annotations.task not in method.tasks:
         raise InputError(
             f"--method {method.name}: is for {' and '.join(sorted(method.tasks))}, and this is "
             f"{found.annotations.task}; take another method, or another --task"
         )
     return found
+
+
+def _method(config: ProtectConfig) -> type[Method]:
+    """What `--method` names.
+
+    Raises:
+        MethodError: it is another package's, and can't be used.
+    """
+    from medshield.methods import METHODS
+
+    return METHODS[config.method]
 
 
 def load_generator(config: ProtectConfig) -> Generator | None:
@@ -94,6 +112,9 @@ def load_generator(config: ProtectConfig) -> Generator | None:
     """
     if config.generator is None:
         return None
+    from medshield.generator import Generator
+    from medshield.models import pick_device
+
     return Generator.load(config.generator, pick_device(config.device))
 
 
@@ -105,6 +126,9 @@ def backbone_for(config: ProtectConfig, task: str) -> Backbone | None:
     """
     if config.surrogate_weights is None:
         return None
+    from medshield.methods import METHODS
+    from medshield.pretrained import read_backbone
+
     if task not in METHODS[config.method].asks_pretrained:
         raise InputError(
             f"--surrogate-weights: {config.method} on {task} asks no pretrained model; leave them "

@@ -7,10 +7,10 @@ decode again, measure.
 from __future__ import annotations
 
 import shutil
+from typing import TYPE_CHECKING
 
-from medshield import journal
-from medshield.dicom_release import is_companion
 from medshield.errors import InputError, Unfinished
+from medshield.journal import JOURNAL
 from medshield.kept_run import planned
 from medshield.places import (
     PLAN,
@@ -25,7 +25,9 @@ from medshield.places import (
 from medshield.planning import load_generator
 from medshield.private import make_private_folder
 from medshield.protect_config import ProtectConfig
-from medshield.release_run import Outcome, ReleaseRun
+
+if TYPE_CHECKING:
+    from medshield.release_run import Outcome, ReleaseRun
 
 
 def protect(config: ProtectConfig) -> Outcome:
@@ -44,6 +46,8 @@ def protect(config: ProtectConfig) -> Outcome:
         places.refuse_leftovers()
     generator = load_generator(config)
     found = planned(config, generator, places.private, places.partial)
+    from medshield.release_run import ReleaseRun  # and PyTorch, in what memory the scan gave back
+
     with target_errors(places.release, resumable=True):
         make_private_folder(places.private)
         with locked(places.private) as lock:
@@ -75,9 +79,10 @@ def places_of(config: ProtectConfig) -> Places:
 
 def _written(run: ReleaseRun, lock: int) -> Outcome:
     """All files, the papers, and the name."""
-    finished = run.finished()
-    todo = [file for file in run.found.files if file.path not in finished]
-    with journal.opened(run.places.private / journal.JOURNAL, finished.values()) as log:
-        done = run.write([file for file in todo if not is_companion(file)], log, lock)
-        run.write_cost(applied=not finished)
-        return run.complete(finished | {one.record.path: one for one in done}, log)
+    from medshield.release_run import to_write
+
+    with run.opened_journal(run.places.private / JOURNAL) as log:
+        is_resumed = len(log) > 0
+        run.write(to_write(run.found, log), log, lock)
+        run.write_cost(applied=not is_resumed)
+        return run.complete(log)

@@ -10,31 +10,33 @@ import hashlib
 import json
 import os
 import shutil
+from array import array
 from collections import Counter
-from collections.abc import Container, Sequence
-from contextlib import closing
+from collections.abc import Container, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from medshield import journal, manifest, progress
 from medshield.dataset.scanned import Scan, SourceFile
-from medshield.dicom_release import DicomRelease
+from medshield.dicom_release import DicomRelease, is_companion
 from medshield.engines import Order, write_locally
 from medshield.errors import InputError
 from medshield.fitting import settled
-from medshield.generator import KEY, Generator
-from medshield.journal import Finished
+from medshield.generator import Generator
+from medshield.journal import Finished, Journal
+from medshield.kept_lines import Chosen
 from medshield.kept_run import keep_plan
 from medshield.manifest import Record
 from medshield.method_names import plugin_facts, versions_of
 from medshield.methods import Method
 from medshield.places import PLAN, Places, sync_folder
-from medshield.private import make_private_folder, write_private
+from medshield.private import KEY, make_private_folder, private_file, write_private
 from medshield.protect_config import ProtectConfig
 from medshield.ray_engine import write_on_ray
 from medshield.release_card import CardFacts, card_texts
-from medshield.release_writer import ReleaseWriter, blocks_of
+from medshield.release_writer import Blocks, ReleaseWriter
 from medshield.text import epsilon_text
 from medshield.versions import versions
 
@@ -49,14 +51,15 @@ class Outcome:
 
     Attributes:
         release: its folder.
-        records: one per source file, sorted by path.
+        records: one per source file, sorted by path; each is read from the manifest when it is
+            asked for.
         summary: what `medshield.json` says.
         backbone: the pretrained one that its generator asks, which the release does not tell.
         card: the names of the files that `--card` added.
     """
 
     release: Path
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     summary: dict[str, Any]
     backbone: str | None = None
     card: tuple[str, ...] = ()
@@ -80,6 +83,17 @@ class Outcome:
             **({"card": list(self.card)} if self.card else {}),
             "refused": [{"path": one.path, "reason": one.reason} for one in self.refused],
         }
+
+
+def to_write(found: Scan, log: Container[int] = ()) -> Sequence[SourceFile]:
+    """The files of a plan that are no companions, and are not finished.
+
+    Args:
+        found: the plan.
+        log: the numbers of what is finished.
+    """
+    wanted = (file.number for file in found.files if not is_companion(file))
+    return Chosen(found.files, array("q", (number for number in wanted if number not in log)))
 
 
 @dataclass(frozen=True)
@@ -119,15 +133,20 @@ class ReleaseRun:
         generator, fitted_here = settled(config, found, places.private, {}, generator)
         return cls(config, places, found, generator, fitted_here)
 
-    def finished(self, wanted: Container[str] | None = None) -> dict[str, Finished]:
-        """By path, what this run and earlier ones, or others at shares, have finished.
+    @contextmanager
+    def opened_journal(self, path: Path, wanted: Container[int] | None = None) -> Iterator[Journal]:
+        """A journal that begins with what this run, or others at shares, have finished.
 
         Args:
-            wanted: these paths alone; None for all.
+            path: its file.
+            wanted: the numbers of some files of the plan; None for all.
         """
-        return journal.read(self.places.private, self.places.partial, wanted)
+        places, count = self.places, len(self.found.files)
+        earlier = journal.whole(places.private, places.partial, count, wanted)
+        with journal.opened(path, earlier, count) as log:
+            yield log
 
-    def write(self, files: Sequence[SourceFile], log: journal.Journal, lock: int) -> list[Finished]:
+    def write(self, files: Sequence[SourceFile], log: Journal, lock: int) -> None:
         """Write files that are no companions.
 
         Args:
@@ -137,45 +156,42 @@ class ReleaseRun:
         """
         config = self.config
         order = Order(self.found, self.places, config.device, config.min_ssim)
-        blocks = list(blocks_of(files))
-        done: list[Finished] = []
+        blocks = Blocks.of(files)
+        done = 0
         with progress.bar("protecting") as update:
 
             def keep(one: Finished) -> None:
-                done.append(log.add(one))
-                update(len(done), len(files))
+                nonlocal done
+                log.add(one)
+                done += 1
+                update(done, len(files))
 
             if config.engine == "ray":
                 write_on_ray(order, blocks, keep, address=config.ray_address)
             else:
                 writer = ReleaseWriter(self.found, self.generator, self.places, config.min_ssim)
                 write_locally(order, writer, blocks, keep, workers=config.workers, lock=lock)
-        return done
 
-    def complete(self, finished: dict[str, Finished], log: journal.Journal) -> Outcome:
+    def complete(self, log: Journal) -> Outcome:
         """Write companions and new UIDs, and the papers; then the release gets its name.
 
         Args:
-            finished: every file but companions that are still to be written.
-            log: told of each file.
+            log: has every file but companions that are still to be written.
 
         Raises:
             InputError: not one image could be protected.
         """
-        finished = dict(finished)
-        dicom = DicomRelease(self.found, self.places, log, self.config.workers, finished)
-        left = [file for file in self.found.files if file.path not in finished]
-        passes = [dicom.companions(left)]
+        dicom = DicomRelease(self.found, self.places, log, self.config.workers)
+        left = [number for number in range(len(self.found.files)) if number not in log]
+        passes = [dicom.companions(Chosen(self.found.files, left))]
         if self.config.uid == "new":
             passes.append(dicom.renewed(self.generator.method.setting.key))
         with progress.bar("finishing") as update:
             for results in passes:
                 with closing(results):
-                    for done in results:
-                        finished[done.record.path] = done
-                        update(len(finished), len(self.found.files))
-        ordered = [finished[name] for name in sorted(finished)]
-        return _finish(self.config, self.found, self.generator, self.places, ordered)
+                    for _ in results:
+                        update(len(log), len(self.found.files))
+        return _finish(self.config, self.found, self.generator, self.places, log)
 
     def write_cost(self, *, applied: bool) -> None:
         """Keep what the method cost; null for what another run did, or a part of it.
@@ -203,14 +219,14 @@ def _finish(
     found: Scan,
     generator: Generator,
     places: Places,
-    finished: list[Finished],
+    log: Journal,
 ) -> Outcome:
     """Write the papers, and give the release its name.
 
     Raises:
         InputError: not one image could be protected.
     """
-    records = [done.record for done in finished]
+    records = manifest.write_manifest(places.partial, _records(log, places.private))
     counts = Counter(record.status for record in records)
     if not counts["protected"]:
         first = next(record for record in records if record.status == "refused")
@@ -233,7 +249,7 @@ def _finish(
         "counts": dict(sorted(counts.items())),
         "versions": versions() | versions_of(generator.method.name),
     }
-    manifest.write_papers(places.partial, records, summary)
+    manifest.write_summary(places.partial, summary)
     cards = {}
     if config.card:
         name = places.release.resolve().name
@@ -241,9 +257,10 @@ def _finish(
     for paper, content in cards.items():
         (places.partial / paper).write_bytes(content)
     digests = {paper: hashlib.sha256(content).hexdigest() for paper, content in cards.items()}
-    sums = manifest.checksums_text(places.partial, records, digests)
-    (places.partial / manifest.CHECKSUMS).write_bytes(sums)
-    _write_private_papers(places, generator, finished)
+    with (places.partial / manifest.CHECKSUMS).open("wb") as file:
+        file.writelines(manifest.checksum_lines(places.partial, records, digests))
+    task = {"task": setting.task.name, "classes": list(setting.task.classes)}
+    write_private(places.private / LABEL_MAP, json.dumps(task, indent=2).encode() + b"\n")
     os.sync()
     places.partial.rename(places.release)
     sync_folder(places.release.parent)
@@ -252,17 +269,14 @@ def _finish(
     for name in (PLAN, KEY):  # the generator's folder holds the key
         (places.private / name).unlink(missing_ok=True)
     backbone = setting.pretrained.name if setting.pretrained else None
-    return Outcome(places.release, tuple(records), summary, backbone, tuple(cards))
+    return Outcome(places.release, records, summary, backbone, tuple(cards))
 
 
-def _write_private_papers(places: Places, generator: Generator, finished: list[Finished]) -> None:
-    """What only the owner needs: the source's checksums and the meaning of class numbers."""
-    sums = "".join(
-        manifest.checksum_line(done.source_checksum, done.record.path)
-        for done in finished
-        if done.source_checksum
-    )
-    write_private(places.private / SOURCE_CHECKSUMS, sums.encode("utf-8", "surrogateescape"))
-    task = generator.method.setting.task
-    labels = {"task": task.name, "classes": list(task.classes)}
-    write_private(places.private / LABEL_MAP, json.dumps(labels, indent=2).encode() + b"\n")
+def _records(log: Journal, private: Path) -> Iterator[Record]:
+    """Every line of the manifest; the source's checksums go into the private folder meanwhile."""
+    with private_file(private / SOURCE_CHECKSUMS) as sums:
+        for done in log.finished():
+            if done.source_checksum:
+                line = manifest.checksum_line(done.source_checksum, done.record.path)
+                sums.write(line.encode("utf-8", "surrogateescape"))
+            yield done.record

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from medshield.formats import DecodedImage, codec_named
 from medshield.formats.series import Frames, MadeFrames, held
 from medshield.generator import Generator
 from medshield.journal import Finished
+from medshield.kept_lines import Chosen
 from medshield.manifest import Record
 from medshield.methods.base import BLOCK
 from medshield.movement import Movement
@@ -154,7 +155,7 @@ class ReleaseWriter:
         if file.action == "copy":
             return self._copied(file)
         record = Record(file.path, STATUS_OF_ACTION[file.action], file.format, reason=file.reason)
-        return Finished(record)
+        return Finished(file.number, record)
 
     def _copied(self, file: SourceFile) -> Finished:
         temporary = self._places.temporary(file.path)
@@ -174,7 +175,7 @@ class ReleaseWriter:
         record = Record(
             file.path, "copied", file.format, sha256=digest, bytes=size, reason=file.reason
         )
-        return Finished(record, digest)
+        return Finished(file.number, record, digest)
 
     def _protected(self, file: SourceFile, image: DecodedImage, delta: Deltas) -> Finished:
         temporary = self._places.temporary(file.path)
@@ -228,7 +229,7 @@ class ReleaseWriter:
         except OSError as error:
             raise RefusedFile(unreadable(error)) from error
         see_unchanged(self._found.source, file)
-        return Finished(record, checksum)
+        return Finished(file.number, record, checksum)
 
     def _refused(self, file: SourceFile, reason: str) -> Finished:
         """A file that is not released after all.
@@ -237,7 +238,7 @@ class ReleaseWriter:
             SourceLost: because nothing of the source is left.
         """
         see_source(self._found.source)
-        return Finished(Record(file.path, "refused", file.format, reason=reason))
+        return Finished(file.number, Record(file.path, "refused", file.format, reason=reason))
 
 
 @contextmanager
@@ -257,19 +258,43 @@ def _within_memory() -> Iterator[None]:
         raise RefusedFile(NO_MEMORY) from error
 
 
-def blocks_of(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
-    """Runs of files that fill a block of the method's, or the memory that one may take."""
-    block: list[SourceFile] = []
-    frames = values = 0
-    for file in files:
-        block.append(file)
-        frames += file.shape[0] if file.shape else 1
-        values += prod(file.shape)
-        if frames >= BLOCK or values >= MOST_VALUES_A_BLOCK:
-            yield block
-            block, frames, values = [], 0, 0
-    if block:
-        yield block
+class Blocks(Sequence[list[SourceFile]]):
+    """Runs of files that fill a block of the method's, or the memory that one may take.
+
+    Args:
+        files: of all blocks.
+        ends: where each block ends among them, after a 0.
+    """
+
+    def __init__(self, files: Sequence[SourceFile], ends: Sequence[int]) -> None:
+        self._files = files
+        self._ends = ends
+
+    @classmethod
+    def of(cls, files: Sequence[SourceFile]) -> Blocks:
+        """The blocks of these files."""
+        ends = [0]
+        frames = values = 0
+        for number, file in enumerate(files, 1):
+            frames += file.shape[0] if file.shape else 1
+            values += prod(file.shape)
+            if frames >= BLOCK or values >= MOST_VALUES_A_BLOCK or number == len(files):
+                ends.append(number)
+                frames = values = 0
+        return cls(files, ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> list[SourceFile]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[list[SourceFile]]: ...
+    def __getitem__(self, place: int | slice) -> list[SourceFile] | Sequence[list[SourceFile]]:
+        if isinstance(place, slice):
+            return Chosen(self, range(*place.indices(len(self))))
+        place = range(len(self))[place]
+        return list(self._files[self._ends[place] : self._ends[place + 1]])
 
 
 def _at_native_size(delta: Deltas, image: DecodedImage) -> Frames:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medshield import journal
 from medshield.dataset.scanned import SourceFile
-from medshield.dicom_release import is_companion
 from medshield.errors import InputError, Unfinished
 from medshield.generator import Generator
-from medshield.journal import JOURNAL, SHARES, Finished
+from medshield.journal import JOURNAL, SHARES
+from medshield.kept_lines import Chosen
 from medshield.kept_run import damaged, kept_settings, planned
 from medshield.places import (
     CONFIGURATION,
@@ -34,7 +33,7 @@ from medshield.planning import load_generator
 from medshield.private import make_private_folder
 from medshield.protect_config import ProtectConfig
 from medshield.protecting import places_of
-from medshield.release_run import Outcome, ReleaseRun
+from medshield.release_run import Outcome, ReleaseRun, to_write
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,9 @@ class Share:
         """As a file may be called."""
         return f"{self.number}-of-{self.count}"
 
-    def of(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+    def of(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
         """The files of this share; large ones often stand side by side, so these do not."""
-        return list(files[self.number - 1 :: self.count])
+        return files[self.number - 1 :: self.count]
 
 
 @dataclass(frozen=True)
@@ -79,26 +78,23 @@ class ShareOutcome:
     Attributes:
         release: that will be.
         share: which one.
-        finished: its files, sorted by path, with those of earlier runs.
-        written: how many of them this run has done.
+        files: how many it has.
+        written: how many of them this run has done, and not an earlier one.
+        refused: how many of its images will not be in the release.
     """
 
     release: Path
     share: Share
-    finished: tuple[Finished, ...]
+    files: int
     written: int
-
-    @property
-    def refused(self) -> int:
-        """How many of its images will not be in the release."""
-        return sum(one.record.status == "refused" for one in self.finished)
+    refused: int
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return {
             "release": str(self.release),
             "shard": f"{self.share.number}/{self.share.count}",
-            "files": len(self.finished),
+            "files": self.files,
             "written": self.written,
             "refused": self.refused,
         }
@@ -145,14 +141,13 @@ def _share_written(run: ReleaseRun, share: Share) -> ShareOutcome:
     own = run.places.private / SHARES / share.name
     make_private_folder(own)
     with locked(own) as lock:
-        mine = share.of([file for file in run.found.files if not is_companion(file)])
-        finished = run.finished({file.path for file in mine})
-        todo = [file for file in mine if file.path not in finished]
-        with journal.opened(own / JOURNAL, finished.values()) as log:
-            done = run.write(todo, log, lock)
-    finished |= {one.record.path: one for one in done}
-    ordered = tuple(finished[path] for path in sorted(finished))
-    return ShareOutcome(run.places.release, share, ordered, len(done))
+        mine = share.of(to_write(run.found))
+        numbers = {file.number for file in mine}
+        with run.opened_journal(own / JOURNAL, numbers) as log:
+            left = [place for place, file in enumerate(mine) if file.number not in log]
+            run.write(Chosen(mine, left), log, lock)
+            refused = sum(one.record.status == "refused" for one in log.finished())
+    return ShareOutcome(run.places.release, share, len(mine), len(left), refused)
 
 
 def merge(release: Path, *, device: str = "auto", workers: int = 1) -> Outcome:
@@ -183,14 +178,13 @@ def merge(release: Path, *, device: str = "auto", workers: int = 1) -> Outcome:
     found = planned(config, None, places.private, places.partial)
     with target_errors(places.release, resumable=True), locked(places.private):
         run = ReleaseRun.begun(config, places, found, None)
-        finished = run.finished()
-        wanted = [file for file in found.files if not is_companion(file)]
-        left = [file for file in wanted if file.path not in finished]
-        if left:
-            raise Unfinished(
-                f"{places.release}: {len(left)} of {len(wanted)} files are not written yet, such "
-                f"as {left[0].path}; run the shards that did not finish again, then merge"
-            )
-        with journal.opened(places.private / JOURNAL, finished.values()) as log:
+        with run.opened_journal(places.private / JOURNAL) as log:
+            left = to_write(found, log)
+            if left:
+                raise Unfinished(
+                    f"{places.release}: {len(left)} of {len(to_write(found))} files are not "
+                    f"written yet, such as {left[0].path}; run the shards that did not finish "
+                    "again, then merge"
+                )
             run.write_cost(applied=False)
-            return run.complete(finished, log)
+            return run.complete(log)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from array import array
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from medshield.verifying import Evidence
 
 MOST_NAMED = 10
+MOST_OF_A_REASON = 3
 MOST_CLASSES = 20
 MOST_RADII = 4
 MEASURES = {"haarpsi": "HaarPSI"}
@@ -82,7 +87,7 @@ def scan_text(found: Scan) -> str:
         for kind, r in found.ranges.items()
     ]
     rows += _radii(found)
-    rows += _left_out([(f.path, plans[f.action], f.reason) for f in found.files if f.reason])
+    rows += _left_out((f.path, plans[f.action], f.reason) for f in found.files if f.reason)
     files = f"{len(found.files)} file{'s' if len(found.files) != 1 else ''}"
     return f"{printable(str(found.source))}: {files}; {counted(actions)}\n{_facts(rows)}"
 
@@ -122,15 +127,19 @@ def _each_radius(counts: Counter[float]) -> str:
     return f"{radius:.6g} stored units in {number} files{rest}"
 
 
-def _left_out(files: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+def _left_out(files: Iterable[tuple[str, str, str]]) -> list[tuple[str, str]]:
     """Files that are not protected, the same reason once, the worst news first."""
-    groups: dict[tuple[str, str], list[str]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], list[str]] = {}
     for path, what, reason in files:
-        groups.setdefault((what, reason), []).append(path)
+        counts[what, reason] += 1
+        if counts[what, reason] <= MOST_OF_A_REASON:
+            first.setdefault((what, reason), []).append(path)
     order = {"refused": 0, "omitted": 1, "to omit": 1}
     rows = []
-    for (what, reason), paths in sorted(groups.items(), key=lambda item: order.get(item[0][0], 2)):
-        named = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    for (what, reason), paths in sorted(first.items(), key=lambda item: order.get(item[0][0], 2)):
+        more = counts[what, reason] - len(paths)
+        named = ", ".join(paths) + (f" and {more} more" if more else "")
         rows.append((what, f"{named}: {reason}"))
     return rows
 
@@ -142,22 +151,22 @@ def outcome_text(outcome: Outcome) -> str:
     summary = outcome.summary
     masks_of_grey = summary["task"] == "segmentation" and summary["channels"] == 1
     misread = summary["task"] in METHODS[summary["method"]].misleads
-    protected = [record for record in outcome.records if record.status == "protected"]
     labels = "" if summary["labels_used"] else " --labels CSV, where there are labels after all"
-    fidelity = []
-    for name, unit in (("psnr", " dB"), ("ssim", "")):
-        values = [v for r in protected if (v := getattr(r, name)) is not None and v == v]
-        if values:
-            fidelity.append(f"median {name.upper()} {median(values):.3g}{unit}")
+    measured = _Measured.of(outcome.records)
+    fidelity = [
+        f"median {name} {median(values):.3g}{unit}"
+        for name, unit, values in (("PSNR", " dB", measured.psnr), ("SSIM", "", measured.ssim))
+        if values
+    ]
     rows = [
         ("method", f"{summary['method']} at {summary['epsilon']}, {summary['task']}"),
         ("asked", _asked(outcome.backbone)),
         ("labels", "" if summary["labels_used"] else f"none used, but clusters; {WEAKER}"),
-        *_bounds(protected),
+        *_bounds(measured.moved),
         ("use", MISREAD if misread else ""),
         ("masks", GREY_MASKS if masks_of_grey else ""),
         ("fidelity", ", ".join(fidelity)),
-        *_left_out([(r.path, r.status, r.reason or "") for r in outcome.records if r.reason]),
+        *_left_out((r.path, r.status, r.reason or "") for r in outcome.records if r.reason),
         ("card", _card_row(outcome.card, outcome.release)),
         ("secret", f"{Places(outcome.release).private} holds the key: never publish it"),
         ("next", f"medshield verify {shlex.quote(str(outcome.release))}{labels}"),
@@ -193,7 +202,7 @@ def bag_text(bag: Bag) -> str:
 def share_text(outcome: ShareOutcome) -> str:
     """What `protect --shard` prints."""
     share, release = outcome.share, str(outcome.release)
-    earlier = len(outcome.finished) - outcome.written
+    earlier = outcome.files - outcome.written
     by_earlier = {"by an earlier run": earlier} if earlier else {}
     counts = counted({"written": outcome.written, **by_earlier})
     refused = f", {outcome.refused} refused" if outcome.refused else ""
@@ -227,12 +236,36 @@ def fit_text(outcome: FitOutcome) -> str:
     return f"{printable(str(output))}: a generator\n{_facts(rows)}"
 
 
-def _bounds(protected: list[Record]) -> list[tuple[str, str]]:
+@dataclass
+class _Measured:
+    """The numbers of protected files, which may be many.
+
+    Attributes:
+        psnr, ssim: as far as they are known.
+        moved: how far stored values moved, by format and radius.
+    """
+
+    psnr: array[float] = field(default_factory=lambda: array("d"))
+    ssim: array[float] = field(default_factory=lambda: array("d"))
+    moved: dict[tuple[str, float], array[float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> _Measured:
+        """Those of the records whose files are protected."""
+        found = cls()
+        for record in records:
+            if record.status != "protected":
+                continue
+            for value, values in ((record.psnr, found.psnr), (record.ssim, found.ssim)):
+                if value is not None and not isnan(value):
+                    values.append(value)
+            group = record.format, record.epsilon_stored or 0.0
+            found.moved.setdefault(group, array("d")).append(record.max_abs_delta or 0.0)
+        return found
+
+
+def _bounds(groups: Mapping[tuple[str, float], Sequence[float]]) -> list[tuple[str, str]]:
     """How far stored values moved, in each format and radius."""
-    groups: dict[tuple[str, float], list[float]] = {}
-    for record in protected:
-        moved = groups.setdefault((record.format, record.epsilon_stored or 0.0), [])
-        moved.append(record.max_abs_delta or 0.0)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
     return [
         ("moved", f"{name}: at most {max(moved):.6g} of {radius:.6g} stored units ({len(moved)})")

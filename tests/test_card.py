@@ -327,7 +327,7 @@ def test_shares_and_a_resumed_run_give_the_same_card(tmp_path, monkeypatch):
         def killed(*_):
             raise KeyboardInterrupt
 
-        patch.setattr(release_run, "_write_private_papers", killed)
+        patch.setattr(release_run.os, "sync", killed)
         run = medshield("protect", source, "-o", resumed, *SEEDED, "--card")
         assert run.code == 130
     assert not resumed.exists()

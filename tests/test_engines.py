@@ -132,7 +132,7 @@ class Given(engines.Order):
             if self.behaviour == "wait":
                 (self.places.release / str(os.getpid())).write_text(file.path)
                 time.sleep(60)
-            yield Finished(Record(file.path, "omitted", "txt"))
+            yield Finished(file.number, Record(file.path, "omitted", "txt"))
 
 
 def order(tmp_path, behaviour):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -78,10 +78,6 @@ _OF_FILE = [field.name for field in fields(SourceFile)]
 _OF_ANNOTATION = [field.name for field in fields(Annotation)]
 
 
-def _no_places() -> dict[str, array[int]]:
-    return defaultdict(lambda: array("q"))
-
-
 @dataclass(frozen=True)
 class Scan:
     """Everything that was found out about a folder.
@@ -102,7 +98,7 @@ class Scan:
     problem: str = ""
     handling: Handling = DEFAULT_HANDLING
     _by_action: dict[str, array[int]] = field(
-        default_factory=lambda: defaultdict(lambda: array("q")),
+        default_factory=dict,
         init=False,
         repr=False,
         compare=False,
@@ -117,7 +113,7 @@ class Scan:
         """The files of one plan."""
         if not self._by_action:
             for place, file in enumerate(self.files):
-                self._by_action[file.action].append(place)
+                self._by_action.setdefault(file.action, array("q")).append(place)
         return Chosen(self.files, self._by_action.get(action, ()))
 
     @property

@@ -20,7 +20,7 @@ from medshield.manifest import (
     MANIFEST,
     SUMMARY,
     Record,
-    checksums_text,
+    checksum_lines,
     read_checksums,
     read_release,
     sha256,
@@ -77,6 +77,7 @@ def write_card(
     """
     release = named(release)
     records, summary = read_release(release)
+    records.sort(key=lambda record: record.path)
     with target_errors(release, resumable=False), locked(release):
         _see_sound(release, records)
         found = {name: _card_file(release / name) for name in CARD_FILES}
@@ -94,7 +95,7 @@ def write_card(
                         "writes; --overwrite replaces it, --edited takes it as it is"
                     )
         cards = {name: hashlib.sha256(texts[name]).hexdigest() for name in CARD_FILES}
-        contents = {**texts, CHECKSUMS: checksums_text(release, records, cards)}
+        contents = {**texts, CHECKSUMS: b"".join(checksum_lines(release, records, cards))}
         for paper in (DATA_CARD, CROISSANT, CHECKSUMS):
             _replace(release / paper, contents[paper])
         sync_folder(release)

@@ -37,6 +37,8 @@ cli.main()
 HEADER = ("killed while", "times", "released too early", "a whole release was there")
 SCANNING, FITTING, WRITING, ENDING = "scanning", "fitting", "writing files", "ending"
 COMPLETE = "already ended"
+MORE_THAN_ALL = 100_000
+"""Than there are files."""
 PHASES = (SCANNING, FITTING, WRITING, ENDING, COMPLETE)
 
 
@@ -90,11 +92,10 @@ def written(places: Places) -> dict[tuple[str, bool], int]:
 
     New UIDs make another file of it, so each counts with and without.
     """
-    done = journal.read(places.private, places.partial)
     return {
         (path, finished.renewed): (places.partial / path).stat().st_ino
-        for path, finished in done.items()
-        if finished.record.sha256
+        for finished in journal.whole(places.private, places.partial, MORE_THAN_ALL)
+        if finished.record.sha256 and (path := finished.record.path)
     }
 
 
