@@ -135,6 +135,8 @@ def whole(
 ) -> Iterator[Finished]:
     """What a run and its shares finished, as far as their files are whole.
 
+    A file comes twice where two journals have it; the later note counts.
+
     Args:
         private: holds the journals.
         folder: the release that grows.

@@ -227,6 +227,20 @@ def test_importing_brings_no_torch(statement):
     assert run(f"import sys; {statement}; print('torch' in sys.modules)") == "False\n"
 
 
+def test_protect_scans_before_pytorch_takes_its_memory():
+    code = """
+import sys
+from medshield import cli, planning
+def scan(*_, **__):
+    print("torch" in sys.modules)
+    raise SystemExit
+planning.scan = scan
+sys.argv = ["medshield", "protect", "sample_data/radiographs", "-o", "/nowhere", "--eps", "8/255"]
+cli.main()
+"""
+    assert run(code) == "False\n"
+
+
 def test_help_brings_no_torch():
     code = """
 import sys
