@@ -1,6 +1,7 @@
 """`protect` killed with SIGKILL at random moments, again and again, and what is left each time.
 
-    python -m tests.tools.kills --kills 50 [--method em]
+    python -m tests.tools.kills --kills 50
+    python -m tests.tools.kills --kills 50 --method em --effort 0.02 --image-size 32
 
 A source of every kind of file that is read (two classes, `tests.tools.generated`) is protected once
 without interruption. Then the same command runs with `--resume` and is killed after a random time,
@@ -30,8 +31,9 @@ from tests.tools.generated import write_all
 from tests.tools.tables import table
 
 PROGRAM = """
-from medshield import cli, pools
+from medshield import checkpoint, cli, pools
 pools.WORTH_STARTING = 0.0  # or so small a folder would be written by one process
+checkpoint.SECONDS_BETWEEN = 1.0  # or so short a fit would have no checkpoint
 cli.main()
 """
 HEADER = ("killed while", "times", "released too early", "a whole release was there")
@@ -184,6 +186,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--method", default="synthetic")
     parser.add_argument("--effort", default="1", help="of the method")
+    parser.add_argument("--image-size", default="64", help="of the working grid, px")
     parser.add_argument("--uid", default="new")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
@@ -193,6 +196,7 @@ def main() -> int:
             (source / name).mkdir(parents=True)
             write_all(source / name)
         given = ["--method", options.method, "--effort", options.effort, "--uid", options.uid]
+        given += ["--image-size", options.image_size]
         rng = random.Random(options.seed)
         found = run(source, Path(scratch), options.kills, given, rng)
     sys.stdout.write(report(found) + "\n")
