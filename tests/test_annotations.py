@@ -372,6 +372,24 @@ def test_folders_of_people_and_batches_are_no_classes(tree, names):
     assert "no labels and no masks were found" in refusal(tree(*names))
 
 
+@pytest.mark.parametrize(
+    ("folders", "warns"),
+    [
+        (["T001", "T002", "T117"], True),
+        (["10023", "10040", "20001"], True),
+        ([f"P{i}" for i in range(21)], True),
+        (["T001", "T002", "control"], False),
+        (["0", "1", "2", "10"], False),
+        (["grade1", "grade2", "grade3"], False),
+        (["benign", "malignant"], False),
+    ],
+)
+def test_class_folders_that_are_numbered_as_patients_are_told_of(tree, folders, warns):
+    found = find(tree(*(f"{folder}/{i}.png" for folder in folders for i in range(2))))
+    assert len(found.classes) == len(folders)
+    assert any("if they are patients or studies" in note for note in found.notes) == warns
+
+
 def test_a_dicom_tag_is_the_class(tree):
     source = tree("1.dcm", "2.dcm", "3.dcm")
     values = {"1.dcm": "CT ", "2.dcm": "MR", "3.dcm": "CT"}

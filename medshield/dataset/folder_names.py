@@ -10,13 +10,14 @@ from medshield.dataset.label_columns import SPLITS
 from medshield.dataset.masks import IMAGE_WORDS, words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 # Folders so named, with a number, hold a person or a batch, and are no class.
 SERIAL_WORDS = frozenset(
     {"patient", "subject", "sub", "case", "study", "series", "session", "ses", "scan", "scans"}
     | {"image", "images", "img", "imgs", "part", "batch", "fold"}
 )
+MOST_NUMBERED_CLASSES = 20
 PATIENT_FOLDER = re.compile(r"(patient|subject|sub|case)[-_ ]?\w*\d\w*", re.IGNORECASE)
 
 
@@ -42,7 +43,24 @@ def classes_by_folder(
     classes = {name for names in found.values() for name in names}
     if len(classes) < 2 or len(found) < 2 * len(classes):
         return None  # a folder for each image says what it is called, not what it is
-    return found, f"labels: one folder for each of {len(classes)} classes"
+    note = f"labels: one folder for each of {len(classes)} classes"
+    if _are_numbered(classes):
+        note += (
+            ", whose names look numbered: if they are patients or studies, nothing is protected "
+            "by them; give --labels CSV or --label-tag"
+        )
+    return found, note
+
+
+def _are_numbered(classes: Collection[str]) -> bool:
+    """Whether folders are called as patients are, and as classes seldom are."""
+    patterns = {re.sub(r"\d+", "#", name) for name in classes}
+    long = any(re.search(r"\d{3}", name) for name in classes)
+    return (
+        len(patterns) == 1
+        and "#" in next(iter(patterns))
+        and (long or len(classes) > MOST_NUMBERED_CLASSES)
+    )
 
 
 def _known_folder(image: str, known: tuple[str, ...]) -> tuple[str, ...]:
