@@ -10,7 +10,7 @@ from typing import Any
 from medshield import trials
 from medshield.denoising import unknown_method
 from medshield.errors import InputError
-from medshield.generator import asked_backbone
+from medshield.generator_facts import asked_backbone
 from medshield.places import GENERATOR
 from medshield.pretrained import Weights
 from medshield.tasks import Task

@@ -17,31 +17,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
-from medshield.budget import Budget, parse_epsilon
+from medshield.budget import Budget
 from medshield.clusters import Clusters
-from medshield.errors import InputError, MethodError
+from medshield.errors import MethodError
 from medshield.formats import IntensityRange
+from medshield.generator_facts import (
+    DESCRIPTION,
+    UNREADABLE,
+    WEIGHTS,
+    GeneratorFacts,
+    unreadable,
+)
+from medshield.key_file import KEY, read_key, write_key
 from medshield.method_names import plugin_facts, versions_of
 from medshield.methods import METHODS, Method, Setting
 from medshield.methods.base import blamed
 from medshield.models import LARGEST_SIZE, SIZE_STEP, TIMM_NAMES
 from medshield.pretrained import Backbone
-from medshield.private import KEY, make_private_folder, read_key, write_private
+from medshield.private import make_private_folder, write_private
 from medshield.tasks import TASKS
 from medshield.text import epsilon_text
 from medshield.versions import versions
 
-DESCRIPTION = "generator.json"
-WEIGHTS = "weights.safetensors"
 FORMAT_VERSION = 1
 SIZES = range(SIZE_STEP, LARGEST_SIZE + 1, SIZE_STEP)
 OF_CLUSTERS = "clusters."
 """Names of the clusters' tensors begin so."""
-UNREADABLE = (
-    *(ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError),
-    *(SafetensorError, InputError),
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Generator:
         """Write the folder, mode 0700; its description comes last and marks it as complete."""
         setting = self.method.setting
         make_private_folder(folder)
-        write_private(folder / KEY, setting.key.secret.hex().encode() + b"\n")
+        write_key(setting.key, folder)
         state = _state(self.method)
         if self.clusters:
             state |= {OF_CLUSTERS + name: v for name, v in self.clusters.state().items()}
@@ -91,41 +92,36 @@ class Generator:
             InputError: it is missing, incomplete or damaged.
             MethodError: its method is another package's, which is missing or can't be used.
         """
+        facts = GeneratorFacts.read(folder)
         try:
-            description = _description(folder)
-            backbone = description.get("pretrained")
+            if facts.channels not in (1, 3) or facts.size not in SIZES:
+                raise ValueError("no size that images are worked on at")
+            if facts.pretrained is not None and facts.pretrained not in TIMM_NAMES:
+                raise ValueError("no backbone that is known")
             setting = Setting(
-                task=TASKS[description["task"]](tuple(description["classes"])),
-                channels=description["channels"],
-                size=description["size"],
-                budget=Budget(parse_epsilon(description["epsilon"])),
+                task=TASKS[facts.task](facts.classes),
+                channels=facts.channels,
+                size=facts.size,
+                budget=Budget(facts.epsilon),
                 key=read_key(folder / KEY),
                 device=device,
-                pretrained=Backbone(backbone) if backbone else None,
+                pretrained=Backbone(facts.pretrained) if facts.pretrained else None,
             )
-            method = _method(folder, description, setting)
+            method = METHODS.made(facts.method, setting)
             state = load_file(folder / WEIGHTS)
             known = {name: state.pop(name) for name in list(state) if name.startswith(OF_CLUSTERS)}
             with blamed(method.name):
                 method.load(state)
             clusters = (
-                Clusters(**{name.removeprefix(OF_CLUSTERS): v for name, v in known.items()})
-                if not description.get("labels_used", True)
-                else None
+                None
+                if facts.labels_used
+                else Clusters(**{name.removeprefix(OF_CLUSTERS): v for name, v in known.items()})
             )
-            ranges = {k: IntensityRange(*v) for k, v in description["intensity"].items()}
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(
-                f"{folder}: not a generator (it needs {DESCRIPTION}, {WEIGHTS} and {KEY}); "
-                "make one with `medshield fit`"
-            ) from None
         except MethodError:
             raise
-        except UNREADABLE as error:
-            raise InputError(
-                f"{folder}: the generator can't be read ({type(error).__name__}); fit it again"
-            ) from None
-        return cls(method, ranges, clusters)
+        except (*UNREADABLE, RuntimeError, SafetensorError) as error:
+            raise unreadable(folder, error) from None
+        return cls(method, facts.ranges, clusters)
 
     def facts(self) -> dict[str, Any]:
         """What it was fitted for, without the key."""
@@ -146,63 +142,6 @@ class Generator:
     def is_complete(folder: Path) -> bool:
         """Whether `save` finished there."""
         return (folder / DESCRIPTION).is_file()
-
-
-def asked_backbone(folder: Path) -> str | None:
-    """The pretrained backbone that a saved generator asks; None if it asks none, or none is there.
-
-    Raises:
-        InputError: its description is damaged.
-    """
-    try:
-        asked: str | None = _description(folder).get("pretrained")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except UNREADABLE as error:
-        raise InputError(
-            f"{folder}: the generator can't be read ({type(error).__name__}); restore it, or "
-            "verify with --source and without the private folder"
-        ) from None
-    return asked
-
-
-def _description(folder: Path) -> dict[str, Any]:
-    """What `save` wrote of a generator.
-
-    Raises:
-        ValueError: no JSON object, or one with classes, a size or a backbone that can't be.
-        TypeError: a backbone that is no text.
-        InputError: longer than any.
-        OSError: it can't be read.
-    """
-    found = parsed_json(read_bounded(folder / DESCRIPTION, MOST_DESCRIPTION_BYTES))
-    if not isinstance(found, dict):
-        raise ValueError("no JSON object")
-    if found.get("channels") not in (1, 3) or found.get("size") not in SIZES:
-        raise ValueError("no size that images are worked on at")
-    classes, backbone = found.get("classes"), found.get("pretrained")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError("no list of classes")
-    if backbone is not None and backbone not in TIMM_NAMES:
-        raise ValueError("no backbone that is known")
-    return found
-
-
-def _method(folder: Path, description: dict[str, Any], setting: Setting) -> Method:
-    """The method that a description names.
-
-    Raises:
-        KeyError: it names none.
-        MethodError: it is another package's, which is missing or can't be used.
-    """
-    name, plugin = description["method"], description.get("plugin")
-    if plugin is not None and name not in METHODS:
-        package, _, version = str(plugin).partition(" ")
-        raise MethodError(
-            f"{folder}: its method {str(name)[:40]!r} comes from {package[:80]}, which is not "
-            f"installed; install it (version {version[:40]})"
-        )
-    return METHODS.made(name, setting)
 
 
 def _state(method: Method) -> dict[str, Tensor]:

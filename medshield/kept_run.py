@@ -5,31 +5,30 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medshield.bounded import MOST_DESCRIPTION_BYTES, parsed_json, read_bounded
 from medshield.dataset.kept_plan import has_changed, read_plan, write_plan
 from medshield.dataset.scanned import Scan
 from medshield.dataset.walk import see_source
 from medshield.errors import Unfinished
+from medshield.generator_facts import GeneratorFacts
+from medshield.key_file import KEY, read_key, write_key
 from medshield.keys import Key
 from medshield.places import CHECKPOINT, CONFIGURATION, PLAN
 from medshield.planning import plan_for
-from medshield.private import KEY, read_key, write_private
+from medshield.private import write_private
 from medshield.protect_config import ProtectConfig
-
-if TYPE_CHECKING:
-    from medshield.generator import Generator
 
 
 def planned(
-    config: ProtectConfig, generator: Generator | None, folder: Path, *companions: Path
+    config: ProtectConfig, known: GeneratorFacts | None, folder: Path, *companions: Path
 ) -> Scan:
     """The plan of the run to resume; or a new one, where there is none.
 
     Args:
         config: what is asked for.
-        generator: of `--generator`; None where one is still to be fitted.
+        known: of `--generator`; None where one is still to be fitted.
         folder: where a run keeps its plan.
         companions: what else is to be removed by who wants to start again.
 
@@ -38,7 +37,7 @@ def planned(
         InputError: nothing can be protected.
     """
     if not os.path.isfile(folder / CONFIGURATION):  # noqa: PTH113 (False where no such name can be)
-        return plan_for(config, generator)
+        return plan_for(config, known)
     earlier, wanted = kept_settings(folder, *companions), config.fingerprint()
     other = sorted(name for name in wanted if earlier.get(name) != wanted[name])
     remove = " and ".join(["it", *(path.name for path in companions)])
@@ -47,7 +46,7 @@ def planned(
         what = f"the interrupted run had other settings ({', '.join(other)})"
         raise Unfinished(f"{folder}: {what}; {again}")
     if not (folder / PLAN).is_file():  # of a release that was finished, and is gone
-        return plan_for(config, generator)
+        return plan_for(config, known)
     see_source(config.source)
     try:
         found = read_plan(folder / PLAN, config.source)
@@ -104,7 +103,7 @@ def kept_key(config: ProtectConfig, folder: Path) -> Key:
     path = folder / KEY
     if not path.is_file():
         key = Key.generate() if config.seed is None else Key.from_seed(config.seed)
-        write_private(path, key.secret.hex().encode() + b"\n")
+        write_key(key, folder)
     return read_key(path)
 
 

@@ -14,6 +14,7 @@ from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan
 from medshield.dataset.scanned import Scan
 from medshield.errors import InputError
+from medshield.generator_facts import GeneratorFacts
 from medshield.method_names import plugin_of, refuse_unknown, tell_of_namesakes
 from medshield.protect_config import ProtectConfig
 from medshield.release_card import refuse_taken
@@ -31,13 +32,14 @@ def plan(config: ProtectConfig) -> Scan:
     Raises:
         InputError: nothing in the folder can be protected.
     """
-    found = plan_for(config, load_generator(config))
+    found = plan_for(config, known_generator(config))
+    load_generator(config)
     assert found.annotations is not None  # noqa: S101 (`plan_for` saw to it)
     backbone_for(config, found.annotations.task)
     return found
 
 
-def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
+def plan_for(config: ProtectConfig, known: GeneratorFacts | None) -> Scan:
     """The scan with the radius, the task and the ranges of a fitted generator, if there is one.
 
     Raises:
@@ -45,22 +47,21 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
             generator.
     """
     epsilon, annotations = config.epsilon, config.annotations
-    known = generator.method.setting if generator else None
-    if generator and known:
-        if epsilon is not None and epsilon != known.budget.epsilon:
+    if known:
+        if epsilon is not None and epsilon != known.epsilon:
             raise InputError(
-                f"--eps: the generator was fitted for {epsilon_text(known.budget.epsilon)}; "
+                f"--eps: the generator was fitted for {epsilon_text(known.epsilon)}; "
                 "leave --eps out, or fit another generator"
             )
-        if annotations.task not in ("auto", known.task.name):
-            raise InputError(f"--task: the generator was fitted for {known.task.name}")
-        epsilon = known.budget.epsilon
-        annotations = _as_fitted(annotations, generator)
+        if annotations.task not in ("auto", known.task):
+            raise InputError(f"--task: the generator was fitted for {known.task}")
+        epsilon = known.epsilon
+        annotations = _as_fitted(annotations, known)
     else:
         refuse_unknown(config.method)
         tell_of_namesakes(config.method)
         if plugin_of(config.method):
-            _method(config)  # before anything is read, if it can't be used
+            _method(config.method)  # before anything is read, if it can't be used
     if epsilon is None:
         raise InputError("--eps is missing; 8/255 is the usual radius")
     with progress.bar("reading") as update:
@@ -69,8 +70,8 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
             annotations,
             intensity=config.intensity,
             epsilon=epsilon,
-            known_ranges=generator.ranges if generator else {},
-            known_classes=known.task.classes if known else None,
+            known_ranges=known.ranges if known else {},
+            known_classes=known.classes if known else None,
             handling=config.handling,
             workers=config.workers,
             progress=update,
@@ -84,7 +85,7 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
         why = f" ({len(refused)} refused; the first: {refused[0].path}: {refused[0].reason})"
         raise InputError(f"{config.source}: no image can be protected{why if refused else ''}")
     assert found.annotations is not None  # noqa: S101 (or there were a problem)
-    method = type(generator.method) if generator else _method(config)
+    method = _method(known.method if known else config.method)
     if found.annotations.task not in method.tasks:
         raise InputError(
             f"--method {method.name}: is for {' and '.join(sorted(method.tasks))}, and this is "
@@ -93,15 +94,24 @@ def plan_for(config: ProtectConfig, generator: Generator | None) -> Scan:
     return found
 
 
-def _method(config: ProtectConfig) -> type[Method]:
-    """What `--method` names.
+def _method(name: str) -> type[Method]:
+    """The method of that name.
 
     Raises:
         MethodError: it is another package's, and can't be used.
     """
     from medshield.methods import METHODS
 
-    return METHODS[config.method]
+    return METHODS[name]
+
+
+def known_generator(config: ProtectConfig) -> GeneratorFacts | None:
+    """What the generator says that `--generator` names; None where one is still to be fitted.
+
+    Raises:
+        InputError: there is none, or it can't be read.
+    """
+    return GeneratorFacts.read(config.generator) if config.generator else None
 
 
 def load_generator(config: ProtectConfig) -> Generator | None:
@@ -137,13 +147,13 @@ def backbone_for(config: ProtectConfig, task: str) -> Backbone | None:
     return read_backbone(config.surrogate_weights)
 
 
-def _as_fitted(annotations: AnnotationOptions, generator: Generator) -> AnnotationOptions:
+def _as_fitted(annotations: AnnotationOptions, known: GeneratorFacts) -> AnnotationOptions:
     """The options with the task of a generator, and with labels only if it was fitted to some.
 
     Raises:
         InputError: the user asks for the other.
     """
-    if generator.clusters is None and annotations.no_labels:
+    if known.labels_used and annotations.no_labels:
         raise InputError(
             "--labels none: the generator was fitted to labels, and needs them; leave it out, or "
             "fit another generator with --labels none"
@@ -153,10 +163,9 @@ def _as_fitted(annotations: AnnotationOptions, generator: Generator) -> Annotati
         ("--label-col", annotations.label_column),
         ("--label-tag", annotations.label_tag),
     ):
-        if generator.clusters and value is not None:
+        if not known.labels_used and value is not None:
             raise InputError(
                 f"{option}: the generator was fitted without labels, and uses none; leave it out, "
                 "or fit another generator with it"
             )
-    task = generator.method.setting.task.name
-    return replace(annotations, task=task, no_labels=generator.clusters is not None)
+    return replace(annotations, task=known.task, no_labels=not known.labels_used)

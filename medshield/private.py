@@ -8,11 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from medshield.bounded import read_bounded
 from medshield.errors import InputError
-from medshield.keys import KEY_BYTES, Key
-
-KEY = "key"
 
 
 def make_private_folder(folder: Path) -> None:
@@ -54,18 +50,3 @@ def private_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)  # a full disk has no room for it
         raise
-
-
-def read_key(path: Path) -> Key:
-    """A key that was written in hexadecimal.
-
-    Raises:
-        InputError: no key of 32 bytes in hexadecimal.
-    """
-    try:
-        secret = bytes.fromhex(read_bounded(path, 1 << 10).decode().strip())
-    except ValueError:
-        secret = b""
-    if len(secret) != KEY_BYTES:
-        raise InputError(f"{path}: not a key (expected {2 * KEY_BYTES} hexadecimal digits)")
-    return Key(secret)

@@ -22,7 +22,7 @@ from medshield.places import (
     refuse_existing,
     target_errors,
 )
-from medshield.planning import load_generator
+from medshield.planning import known_generator, load_generator
 from medshield.private import make_private_folder
 from medshield.protect_config import ProtectConfig
 
@@ -44,10 +44,10 @@ def protect(config: ProtectConfig) -> Outcome:
         places.refuse_links()
     else:
         places.refuse_leftovers()
-    generator = load_generator(config)
-    found = planned(config, generator, places.private, places.partial)
+    found = planned(config, known_generator(config), places.private, places.partial)
     from medshield.release_run import ReleaseRun  # and PyTorch, in what memory the scan gave back
 
+    generator = load_generator(config)
     with target_errors(places.release, resumable=True):
         make_private_folder(places.private)
         with locked(places.private) as lock:

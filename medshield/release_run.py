@@ -28,11 +28,12 @@ from medshield.generator import Generator
 from medshield.journal import Finished, Journal
 from medshield.kept_lines import Chosen
 from medshield.kept_run import keep_plan
+from medshield.key_file import KEY
 from medshield.manifest import Record
 from medshield.method_names import plugin_facts, versions_of
 from medshield.methods import Method
 from medshield.places import PLAN, Places, sync_folder
-from medshield.private import KEY, make_private_folder, private_file, write_private
+from medshield.private import make_private_folder, private_file, write_private
 from medshield.protect_config import ProtectConfig
 from medshield.ray_engine import write_on_ray
 from medshield.release_card import CardFacts, card_texts

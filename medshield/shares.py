@@ -29,7 +29,7 @@ from medshield.places import (
     refuse_existing,
     target_errors,
 )
-from medshield.planning import load_generator
+from medshield.planning import known_generator, load_generator
 from medshield.private import make_private_folder
 from medshield.protect_config import ProtectConfig
 from medshield.protecting import places_of
@@ -116,7 +116,7 @@ def protect_share(config: ProtectConfig, share: Share) -> ShareOutcome:
         return is_planned and Generator.is_complete(places.private / GENERATOR)
 
     def begun() -> ReleaseRun:
-        found = planned(config, generator, places.private, places.partial)
+        found = planned(config, known_generator(config), places.private, places.partial)
         return ReleaseRun.begun(config, places, found, generator)
 
     def get_ready() -> None:

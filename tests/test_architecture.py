@@ -16,7 +16,7 @@ PACKAGE = ROOT / "medshield"
 
 FLOORS = [
     # The ball, the key, the gradient loop, and what has no idea of images.
-    {"errors", "kept_lines", "budget", "keys", "randomness", "projected_gradient"}
+    {"errors", "key_file", "kept_lines", "budget", "keys", "randomness", "projected_gradient"}
     | {"bounded", "checkpoint", "places", "pools", "private", "processes", "progress", "sharing"}
     | {"method_names", "states"}
     | {"text", "versions"},
@@ -35,6 +35,7 @@ FLOORS = [
         "evidence",
         "forecast",
         "generator",
+        "generator_facts",
         "intervals",
         "methods",
         "probing",
