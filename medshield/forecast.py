@@ -81,11 +81,3 @@ def seconds_of_a_pass(job: Job) -> float:
     if timed(size) < LONG:
         size = job.schedule.recipe(job.cell).batch_of(len(part))
     return min(timed(size) for _ in range(ROUNDS)) / size
-
-
-def said(duration: float) -> str:
-    """A duration as people say it."""
-    if duration < 90:
-        return f"{max(1, round(duration))} s"
-    minutes = duration / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

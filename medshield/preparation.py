@@ -26,6 +26,7 @@ from medshield.manifest import Record, read_release
 from medshield.places import Places
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Task
+from medshield.text import duration
 from medshield.trials import DENOISED, Cell, Job, Parts, Schedule
 from medshield.verify_config import VerifyConfig
 
@@ -76,7 +77,7 @@ class Plan:
         return (
             f"threat level {self.threat}, {count}: {', '.join(self.cells)}",
             f"{self.trainings} trainings at {self.image_size} px{earlier}, about "
-            f"{forecast.said(self.seconds)}{further}",
+            f"{duration(self.seconds)}{further}",
         )
 
 

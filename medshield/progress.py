@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from medshield.errors import InputError
+from medshield.text import duration
 
 logger = logging.getLogger("medshield")
 SECONDS_BETWEEN_LINES = 15.0
@@ -90,6 +91,9 @@ def _plain_lines(label: str) -> Update:
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES or (done == total and now - started > 1):
             last = now
-            logger.info("%s: %d of %d, %.0f s", label, done, total, now - started)
+            spent, left = now - started, ""
+            if 0 < done < total:
+                left = f", about {duration((total - done) * spent / done)} left"
+            logger.info("%s: %d of %d, %.0f s%s", label, done, total, spent, left)
 
     return update

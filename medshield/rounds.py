@@ -16,6 +16,7 @@ from medshield import forecast, processes, progress, trials
 from medshield.arms import NOISE
 from medshield.evidence import CellResult, open_cells
 from medshield.preparation import Jobs, Preparation
+from medshield.text import duration
 from medshield.threats import levels_up_to
 from medshield.trials import Cell, Trial
 from medshield.weighing import Weighing
@@ -54,7 +55,7 @@ class Rounds:
                 "no cell leaks, but intervals are wide: %d more trainings of %s, about %s",
                 len(every),
                 ", ".join(cell.name for cell in undecided),
-                forecast.said(forecast.seconds(every, self.ready.config.workers)),
+                duration(forecast.seconds(every, self.ready.config.workers)),
             )
             self._train(further, "training more victims")
 

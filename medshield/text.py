@@ -47,6 +47,14 @@ def examples(names: Iterable[str]) -> str:
     return ", ".join(sorted(set(names))[:3])
 
 
+def duration(seconds: float) -> str:
+    """A duration as people say it: `80 s`, `5 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
 def epsilon_text(epsilon: Fraction) -> str:
     """`3/255` rather than `1/85`, and `0.03` rather than `3/100`; exact in any case."""
     if (255 * epsilon).denominator == 1:

@@ -164,6 +164,26 @@ def test_progress_is_on_standard_error_and_quiet_leaves_it_out(source, monkeypat
     assert medshield("scan", source, "--quiet").err == ""
 
 
+@pytest.mark.parametrize(
+    ("done", "seconds", "said"),
+    [
+        (10, 30.0, "work: 10 of 100, 30 s, about 4 min left"),
+        (50, 30.0, "work: 50 of 100, 30 s, about 30 s left"),
+        (1, 300.0, "work: 1 of 100, 300 s, about 8.2 h left"),
+        (100, 30.0, "work: 100 of 100, 30 s"),
+    ],
+)
+def test_lines_of_progress_say_how_long_it_will_take(monkeypatch, caplog, done, seconds, said):
+    now = iter([0.0, seconds])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(progress.logger, "propagate", True)
+    monkeypatch.setattr(progress.logger, "handlers", [])
+    progress.logger.setLevel("INFO")
+    with progress.bar("work") as update:
+        update(done, 100)
+    assert caplog.messages == [said]
+
+
 def test_the_log_holds_progress_and_errors_and_no_secrets(tmp_path, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     source = in_classes(tmp_path / "in", (".dcm",), each=2)

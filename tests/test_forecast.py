@@ -8,6 +8,7 @@ import torch
 from medshield import forecast
 from medshield.budget import Budget
 from medshield.tasks import Classification
+from medshield.text import duration
 from medshield.trials import Cell, Job, Parts, Schedule
 from tests.test_trials import examples
 
@@ -45,8 +46,8 @@ def test_threads_are_as_before(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("duration", "words"),
+    ("seconds", "words"),
     [(0.2, "1 s"), (50, "50 s"), (200, "3 min"), (5000, "83 min"), (9000, "2.5 h")],
 )
-def test_durations_are_said_as_people_say_them(duration, words):
-    assert forecast.said(duration) == words
+def test_durations_are_said_as_people_say_them(seconds, words):
+    assert duration(seconds) == words
