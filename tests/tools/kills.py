@@ -1,10 +1,10 @@
 """`protect` killed with SIGKILL at random moments, again and again, and what is left each time.
 
     python -m tests.tools.kills --kills 50
-    python -m tests.tools.kills --kills 50 --method em --effort 0.02 --image-size 32
+    python -m tests.tools.kills --kills 50 --method em --effort 0.02 --image-size 32 --every 6
 
-A source of every kind of file that is read (two classes, `tests.tools.generated`) is protected once
-without interruption. Then the same command runs with `--resume` and is killed after a random time,
+A source of every kind of file that is read (two classes, `tests.tools.generated`), or of every Nth
+of them, is protected once without interruption. Then the same command runs with `--resume` and is killed after a random time,
 until it ends by itself; and so on, with fresh targets, until it was killed as often as asked. After
 each kill there must be no release, or the whole one (files are written by two processes, which are
 not killed: they have to end by themselves); in the end every release must be the
@@ -162,6 +162,17 @@ def run(
     return found
 
 
+def make_source(folder: Path, every: int) -> None:
+    """Two classes of generated files; of each, every Nth with what belongs to it."""
+    for name in ("one", "other"):
+        (folder / name).mkdir(parents=True)
+        write_all(folder / name)
+        stems = sorted({path.stem for path in (folder / name).iterdir()})
+        for path in (folder / name).iterdir():
+            if path.stem not in stems[::every]:
+                path.unlink()
+
+
 def report(found: Findings) -> str:
     """The findings as text."""
     rows = [
@@ -187,14 +198,13 @@ def main() -> int:
     parser.add_argument("--method", default="synthetic")
     parser.add_argument("--effort", default="1", help="of the method")
     parser.add_argument("--image-size", default="64", help="of the working grid, px")
+    parser.add_argument("--every", type=int, default=1, help="of the kinds of files")
     parser.add_argument("--uid", default="new")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"
-        for name in ("one", "other"):
-            (source / name).mkdir(parents=True)
-            write_all(source / name)
+        make_source(source, options.every)
         given = ["--method", options.method, "--effort", options.effort, "--uid", options.uid]
         given += ["--image-size", options.image_size]
         rng = random.Random(options.seed)
