@@ -4,11 +4,12 @@
     python -m tests.tools.kills --kills 50 --method em --effort 0.02 --image-size 32 --every 6
 
 A source of every kind of file that is read (two classes, `tests.tools.generated`), or of every Nth
-of them, is protected once without interruption. Then the same command runs with `--resume` and is killed after a random time,
-until it ends by itself; and so on, with fresh targets, until it was killed as often as asked. After
-each kill there must be no release, or the whole one (files are written by two processes, which are
-not killed: they have to end by themselves); in the end every release must be the
-uninterrupted one, byte by byte, and no file that an earlier run finished may be written again.
+of them, is protected once without interruption. Then the same command runs with `--resume` and is
+killed after a random time, until it ends by itself; and so on, with fresh targets, until it was
+killed as often as asked. After each kill there must be no release, or the whole one (files are
+written by two processes, which are not killed: they have to end by themselves); in the end every
+release must be the uninterrupted one, byte by byte, and no file that an earlier run finished may be
+written again.
 """
 
 import argparse
