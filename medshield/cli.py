@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -523,4 +522,4 @@ def main() -> None:
     """Run the command line and exit with the contract's codes."""
     # Idle worker threads that spin slow a shared machine down tenfold; must be set before torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    sys.exit(cli_exit.run(cli))
+    processes.leave(cli_exit.run(cli))

@@ -7,15 +7,17 @@ all of them see.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from medshield.errors import InputError, MedshieldError
 from medshield.private import make_private_folder
@@ -26,6 +28,9 @@ SECONDS_TO_APPEAR = 90.0
 """In which a file is seen by all processes: a network file system may remember for a minute that
 there was none."""
 SECONDS_BETWEEN_LOOKS = 0.5
+
+_have_met = False
+"""Whether this process has heard of others."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -103,11 +108,28 @@ def joined() -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
     else:
         backend = "gloo"
+    global _have_met
     torch.distributed.init_process_group(backend, timeout=LONGEST_WAIT)
+    _have_met = True
     try:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code.
+
+    One of several ends at once: threads that PyTorch leaves behind abort a process now and then
+    when Python takes itself down, upon which torchrun would end the others, though all is done.
+    """
+    if not _have_met:
+        sys.exit(code)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def agreed(flags: Sequence[bool]) -> list[bool]:

@@ -65,6 +65,25 @@ def test_two_processes_verify_as_one_does(release, tmp_path):
     assert text[0] == text[1]
 
 
+ABORTED = """
+import atexit, os
+if os.environ["RANK"] == "1":
+    atexit.register(os.abort)
+from medshield.cli import main
+main()
+"""
+
+
+def test_what_libraries_do_at_the_end_of_one_process_keeps_no_other_from_its_verdict(
+    release, tmp_path
+):
+    script = tmp_path / "script.py"
+    script.write_text(ABORTED)
+    together = run(*TORCHRUN, script, "verify", release, *QUICK)
+    assert together.stdout.count("INCONCLUSIVE") == 1, together.stderr
+    assert re.search(r"exitcode *: 5 ", together.stderr), together.stderr
+
+
 SHARED_FITS = """
 import os, sys
 from dataclasses import replace
