@@ -11,7 +11,13 @@ from typing import Any, get_args
 import click
 
 from medshield import api, cli_exit, processes
-from medshield.cli_exit import EXIT_FAILED, EXIT_REFUSED, EXIT_UNKNOWN, complain
+from medshield.cli_exit import (
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    EXIT_UNKNOWN,
+    complain,
+    with_coloured_verdict,
+)
 from medshield.cli_options import (
     BENCHMARK,
     COUNT,
@@ -431,7 +437,8 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     if evidence is None:  # this process has trained for the first one
         return 0
     document = json.loads((asked.folder / REPORT).read_text())
-    _print(values["as_json"], document, tables.evidence_text(evidence, asked.folder))
+    text = with_coloured_verdict(tables.evidence_text(evidence, asked.folder), evidence.verdict)
+    _print(values["as_json"], document, text)
     if evidence.is_good_enough is None:
         return EXIT_UNKNOWN
     return 0 if evidence.is_good_enough else EXIT_FAILED

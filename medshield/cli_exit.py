@@ -14,6 +14,7 @@ from medshield.errors import InputError, MedshieldError
 from medshield.text import printable
 
 EXIT_UNEXPECTED, EXIT_REFUSED, EXIT_FAILED, EXIT_UNKNOWN, EXIT_INTERRUPTED = 1, 3, 4, 5, 130
+COLOUR_OF_VERDICT = {"protected": "green", "partly": "yellow", "inconclusive": "yellow"}
 LOGGER = logging.getLogger("medshield")
 
 
@@ -25,7 +26,12 @@ def run(group: click.Group) -> int:
     """
     state = {"json": "--json" in sys.argv}
     try:
-        code = group.main(standalone_mode=False, prog_name="medshield", obj=state) or 0
+        code = (
+            group.main(
+                standalone_mode=False, prog_name="medshield", obj=state, color=_wants_colour()
+            )
+            or 0
+        )
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         code = InputError.exit_code
@@ -76,9 +82,27 @@ def _failed(message: str, code: int, as_json: bool) -> int:
     return code
 
 
+def _wants_colour() -> bool | None:
+    """False where the user has said so (https://no-color.org); None where a terminal decides."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def with_coloured_verdict(text: str, verdict: str) -> str:
+    """The text with the first mention of a verdict in the colour of its kind.
+
+    Args:
+        text: has it in capitals, before a bracket.
+        verdict: see `evidence.Verdict`.
+    """
+    word = verdict.upper()
+    shown = click.style(word, fg=COLOUR_OF_VERDICT.get(verdict, "red"), bold=True)
+    return text.replace(f": {word} (", f": {shown} (", 1)
+
+
 def complain(message: str) -> None:
     """One line on standard error, and in the log."""
-    click.echo(f"medshield: {printable(message)}", err=True)
+    name = click.style("medshield:", fg="red")
+    click.echo(f"{name} {printable(message)}", err=True, color=_wants_colour())
     for handler in LOGGER.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.emit(LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, message, (), None))

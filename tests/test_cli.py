@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click import unstyle
 
-from medshield import cli, progress
+from medshield import cli, cli_exit, progress
 from medshield.dataset import scan as scan_module
+from medshield.evidence import Verdict
 from medshield.formats.png.codec import PngCodec
 from medshield.method_names import OWN_NAMES
 from medshield.methods import METHODS
@@ -182,6 +184,43 @@ def test_lines_of_progress_say_how_long_it_will_take(monkeypatch, caplog, done, 
     with progress.bar("work") as update:
         update(done, 100)
     assert caplog.messages == [said]
+
+
+TERMINAL = """
+import os, pty, subprocess, sys
+def shown(*command, **environment):
+    ours, theirs = pty.openpty()
+    code = subprocess.run(command, stdout=theirs, stderr=theirs, env=os.environ | environment)
+    os.close(theirs)
+    found = b""
+    try:
+        while part := os.read(ours, 4096):
+            found += part
+    except OSError:
+        return found
+command = sys.executable, "-m", "medshield", "check", sys.argv[1]
+print(b"\\x1b[31m" in shown(*command), b"\\x1b" in shown(*command, NO_COLOR="1"))
+"""
+
+
+def test_colours_are_for_terminals_alone_and_for_who_wants_them(source):
+    run = medshield("check", source)
+    assert run.err.startswith("medshield: ")
+    assert "\x1b" not in run.err
+    found = subprocess.run(
+        [sys.executable, "-c", TERMINAL, source], check=True, capture_output=True, text=True
+    )
+    assert found.stdout == "True False\n"
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_a_verdict_has_its_colour_and_its_word(verdict):
+    word = str(verdict).upper()
+    text = f"a: {word} (b: {word} (c"
+    shown = cli_exit.with_coloured_verdict(text, verdict)
+    assert unstyle(shown) == text
+    assert shown.startswith("a: \x1b[")
+    assert shown.endswith(f"b: {word} (c")
 
 
 def test_the_log_holds_progress_and_errors_and_no_secrets(tmp_path, monkeypatch):
