@@ -1,6 +1,7 @@
 """`protect` killed with SIGKILL at random moments, again and again, and what is left each time.
 
     python -m tests.tools.kills --kills 50
+    python -m tests.tools.kills --kills 50 --at-end
     python -m tests.tools.kills --kills 50 --method em --effort 0.02 --image-size 32 --every 6
 
 A source of every kind of file that is read (two classes, `tests.tools.generated`), or of every Nth
@@ -9,7 +10,8 @@ killed after a random time, until it ends by itself; and so on, with fresh targe
 killed as often as asked. After each kill there must be no release, or the whole one (files are
 written by two processes, which are not killed: they have to end by themselves); in the end every
 release must be the uninterrupted one, byte by byte, and no file that an earlier run finished may be
-written again.
+written again. With `--at-end` the moments lie within a fraction of a second after the manifest has
+been begun, which random ones hardly ever meet.
 """
 
 import argparse
@@ -40,6 +42,7 @@ cli.main()
 HEADER = ("killed while", "times", "released too early", "a whole release was there")
 SCANNING, FITTING, WRITING, ENDING = "scanning", "fitting", "writing files", "ending"
 COMPLETE = "already ended"
+SECONDS_TO_END = 0.25
 MORE_THAN_ALL = 100_000
 """Than there are files."""
 PHASES = (SCANNING, FITTING, WRITING, ENDING, COMPLETE)
@@ -114,8 +117,20 @@ def again(places: Places, before: dict[tuple[str, bool], int]) -> int:
     )
 
 
+def wait_for_end(process: subprocess.Popen[bytes], places: Places) -> None:
+    """Wait until a run begins its last papers."""
+    while process.poll() is None and not (places.partial / MANIFEST).exists():
+        time.sleep(0.001)
+
+
 def run(
-    source: Path, scratch: Path, kills: int, options: list[str], rng: random.Random
+    source: Path,
+    scratch: Path,
+    kills: int,
+    options: list[str],
+    rng: random.Random,
+    *,
+    at_end: bool,
 ) -> Findings:
     """Kill so many times.
 
@@ -125,6 +140,7 @@ def run(
         kills: in all.
         options: of `protect`.
         rng: for the moments.
+        at_end: they are of the end alone.
     """
     found = Findings()
     reference = Places(scratch / "whole")
@@ -142,8 +158,12 @@ def run(
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
+            moment = rng.uniform(0, SECONDS_TO_END if at_end else longest)
             try:
-                process.wait(rng.uniform(0, longest) if found.kills.total() < kills else None)
+                if at_end:
+                    (places.partial / MANIFEST).unlink(missing_ok=True)
+                    wait_for_end(process, places)
+                process.wait(moment if found.kills.total() < kills else None)
                 ended = True
             except subprocess.TimeoutExpired:
                 process.kill()
@@ -201,6 +221,7 @@ def main() -> int:
     parser.add_argument("--image-size", default="64", help="of the working grid, px")
     parser.add_argument("--every", type=int, default=1, help="of the kinds of files")
     parser.add_argument("--uid", default="new")
+    parser.add_argument("--at-end", action="store_true", help="kill while the last is written")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -209,7 +230,7 @@ def main() -> int:
         given = ["--method", options.method, "--effort", options.effort, "--uid", options.uid]
         given += ["--image-size", options.image_size]
         rng = random.Random(options.seed)
-        found = run(source, Path(scratch), options.kills, given, rng)
+        found = run(source, Path(scratch), options.kills, given, rng, at_end=options.at_end)
     sys.stdout.write(report(found) + "\n")
     return 1 if found.faults else 0
 
