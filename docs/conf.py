@@ -6,6 +6,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
+from pygments.lexers import GroovyLexer, PythonLexer
 from sphinx.errors import ExtensionError
 
 from medshield import __version__
@@ -69,7 +70,9 @@ def _no_variables(_: Sphinx, __: click.Context, lines: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Say how the reference of the command line is to look."""
+    """Say how the reference of the command line is to look, and code of other programs."""
+    app.add_lexer("snakemake", PythonLexer)
+    app.add_lexer("nextflow", GroovyLexer)
     app.connect("sphinx-click-process-description", _with_code_blocks)
     app.connect("sphinx-click-process-options", _in_sentences)
     with contextlib.suppress(ExtensionError):  # sphinx-click 6.2 emits this, and declares the next

@@ -1,11 +1,14 @@
 """What the documents tell a reader to type, and where their links lead."""
 
+import ast
 import re
 import shlex
 import string
+import textwrap
 from pathlib import Path
 
 import click
+import yaml
 
 from medshield.cli import cli
 
@@ -13,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "sample_data" / "README.md", *PAGES]
+SHELLS = ("sh", "bash", "console", "")
 KEYWORDS = {"if", "while", "until", "!", "then", "else", "elif", "do"}
 
 
@@ -29,6 +33,41 @@ def blocks(text, *languages):
 def prose(text):
     """A document without its fenced blocks."""
     return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def scripts(text):
+    """The shell code of a document: its shell blocks, and what the recipes of others run.
+
+    Placeholders of Snakemake and Nextflow become 1, as a shell's variables do in `commands`.
+    """
+    yield from blocks(text, *SHELLS)
+    for block in blocks(text, "snakemake"):
+        yield from (re.sub(r"\{[\w.]+\}", "1", shell) for shell in shells_of_rules(block).values())
+    for block in blocks(text, "nextflow"):
+        for script in scripts_of_processes(block).values():
+            yield re.sub(r"\$\{[\w.]+\}", "1", script)
+    for block in blocks(text, "yaml"):
+        for document in yaml.safe_load_all(block):
+            for job in document.get("jobs", {}).values():
+                yield from (step["run"] for step in job["steps"] if "run" in step)
+
+
+def shells_of_rules(block):
+    """The shell command of each rule of a Snakefile, by the rule's name."""
+    rules = re.findall(r"^rule (\w+):\n((?:[ \t].*\n|\n)*)", block, re.MULTILINE)
+    found = {
+        name: re.search(r"^ +shell:((?:\s+\".*\")+)", body, re.MULTILINE) for name, body in rules
+    }
+    return {name: ast.literal_eval(f"({part[1]})") for name, part in found.items() if part}
+
+
+def scripts_of_processes(block):
+    """The script of each process of a Nextflow pipeline as bash gets it, by the process's name.
+
+    What Nextflow fills in (`${...}`) is still there; a dollar sign of bash is written `\\$`.
+    """
+    found = re.findall(r'^process (\w+) \{.*?"""\n(.*?)"""\n\}$', block, re.DOTALL | re.MULTILINE)
+    return {name: textwrap.dedent(script).replace(r"\$", "$") for name, script in found}
 
 
 def commands(block):
@@ -53,6 +92,10 @@ def _arguments(words):
         words = words[1:]
     if words and Path(words[0]).name == "medshield":
         yield words[1:]
+    elif words[:1] in (["podman"], ["docker"]) and words[1:2] == ["run"]:
+        image = next((i for i, word in enumerate(words) if word.startswith("medshield:")), None)
+        if image is not None:
+            yield words[image + 1 :]
     elif "-m" in words and words[words.index("-m") + 1 :][:1] == ["medshield"]:
         yield words[words.index("-m") + 2 :]
 

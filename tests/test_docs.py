@@ -25,12 +25,14 @@ from tests.snippets import (
     DOCUMENTS,
     PAGES,
     ROOT,
+    SHELLS,
     anchors,
     blocks,
     commands,
     links,
     name_of,
     prose,
+    scripts,
     understood,
 )
 
@@ -44,7 +46,6 @@ def refuse(*_):
 socket.socket.connect = refuse
 sys.exit(main(sys.argv[1:]))
 """
-SHELLS = ("sh", "bash", "console", "")
 COMMANDS = sorted(cli.commands)
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
@@ -153,6 +154,7 @@ def test_the_reference_names_every_command_and_the_exit_codes(site):
         ("medshield protect a \\\n  --shard $I/${N}", ["protect", "a", "--shard", "1/1"]),
         ("medshield scan a --json > plan.json", ["scan", "a", "--json"]),
         ("torchrun --nproc-per-node 4 -m medshield verify r", ["verify", "r"]),
+        ("podman run -v a:/b medshield:0.1.0 check r", ["check", "r"]),
     ],
 )
 def test_commands_are_found_in_a_shell_line(line, found):
@@ -180,6 +182,44 @@ def test_documents_have_commands_to_read():
         assert len([c for block in blocks(text, *SHELLS) for c in commands(block)]) >= fewest
 
 
+def test_what_the_recipes_of_other_programs_run_is_read_too():
+    text = """
+```snakemake
+rule all:
+    input: "done"
+
+rule check:
+    output: touch("done")
+    shell:
+        "medshield check {input.release}"
+        " --quiet --workers {threads}"
+```
+```nextflow
+process CHECK {
+    input:
+    val release
+
+    script:
+    \"\"\"
+    medshield check ${release} --workers ${task.cpus} || code=\\$?
+    \"\"\"
+}
+```
+```yaml
+jobs:
+  gate:
+    steps:
+      - run: medshield check "$RELEASE"
+      - uses: an/action
+```
+"""
+    assert [[*commands(script)] for script in scripts(text)] == [
+        [["check", "1", "--quiet", "--workers", "1"]],
+        [["check", "1", "--workers", "1"]],
+        [["check", "1"]],
+    ]
+
+
 @pytest.fixture
 def options_of_documents(tmp_path, monkeypatch):
     """A folder whose medshield.toml is the document's own, and no option from the environment."""
@@ -196,8 +236,8 @@ def test_every_command_line_is_understood(document, options_of_documents, monkey
         options_of_documents.write_text(content, encoding="utf-8")
         offered = tomllib.loads(content).get("project", {}).get("entry-points", {}).get(GROUP, {})
         monkeypatch.setattr("medshield.method_names.OWN_NAMES", (*OWN_NAMES, *offered))
-    for block in blocks(text, *SHELLS):
-        for words in commands(block):
+    for script in scripts(text):
+        for words in commands(script):
             if "--config" in words:
                 name = words[words.index("--config") + 1]
                 options_of_documents.with_name(name).write_text(content, encoding="utf-8")

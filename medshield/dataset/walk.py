@@ -12,9 +12,10 @@ from medshield.manifest import CARD_FILES, MANIFEST, OWN_FILES, SUMMARY
 
 SIDECAR_SUFFIXES = frozenset(
     {".csv", ".tsv", ".txt", ".md", ".rst", ".json", ".jsonl", ".yaml", ".yml", ".toml", ".xml"}
-    | {".bval", ".bvec"}
+    | {".bval", ".bvec", ".cff"}
+    | {".tsv.gz"}  # BIDS's recordings of pulse and breath
 )
-SIDECAR_NAMES = frozenset({"LICENSE", "LICENCE", "README", "CHANGES", "COPYING"})
+SIDECAR_NAMES = frozenset({"LICENSE", "LICENCE", "README", "CHANGES", "COPYING", ".BIDSIGNORE"})
 FOREIGN_IMAGES = {
     **dict.fromkeys((".bmp", ".gif", ".webp"), "PNG"),
     **dict.fromkeys(
@@ -168,10 +169,10 @@ def plan_other(path: str, reason: str) -> SourceFile:
         reason = "macOS's notes on another file"
     if reason:
         return SourceFile(path, "omit", reason, suffix.lstrip("."))
-    if suffix in SIDECAR_SUFFIXES or name.stem.upper() in SIDECAR_NAMES:
-        return SourceFile(path, "copy", "a sidecar", suffix.lstrip("."))
     if suffix == ".gz":
         suffix = "".join(name.suffixes[-2:]).lower()
+    if suffix in SIDECAR_SUFFIXES or name.stem.upper() in SIDECAR_NAMES:
+        return SourceFile(path, "copy", "a sidecar", suffix.lstrip("."))
     plain = suffix.removesuffix(".gz")
     if plain in FOREIGN_IMAGES:
         reason = f"images of this format ({suffix}) are not read; convert it to "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 SECONDS_TO_START = 30
+CALLED, CALLING = "ORTHANC", ("MEDSHIELD", "STORESCU")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class Answer:
 class Orthanc:
     """The few calls that an archive needs."""
 
-    def __init__(self, port):
+    def __init__(self, port, dicom_port):
         self._root = f"http://127.0.0.1:{port}"
+        self.dicom_port = dicom_port
 
     def ask(self, path, data=None, method=None):
         """One request; an error status is an answer, too."""
@@ -59,12 +61,13 @@ class Orthanc:
 
 @pytest.fixture(scope="session")
 def orthanc(program, tmp_path_factory):
-    """A server with an empty archive: no plugins, no DICOM port, nobody else may reach it."""
+    """A server with an empty archive: no plugins, and it takes nothing from other machines."""
     binary = program("Orthanc")
     folder = tmp_path_factory.mktemp("orthanc")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        port, dicom_port = one.getsockname()[1], two.getsockname()[1]
     configuration = {
         "Name": "tests",
         "StorageDirectory": str(folder),
@@ -73,14 +76,21 @@ def orthanc(program, tmp_path_factory):
         "HttpBindAddresses": ["127.0.0.1"],
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
-        "DicomServerEnabled": False,
+        "DicomServerEnabled": True,
+        "DicomAet": CALLED,
+        "DicomPort": dicom_port,
+        "DicomCheckCalledAet": True,
+        "DicomCheckModalityHost": True,
+        "DicomAlwaysAllowEcho": False,
+        "DicomAlwaysAllowStore": False,
+        "DicomModalities": {name: [name, "127.0.0.1", 104] for name in CALLING},
         "OverwriteInstances": False,
         "Plugins": [],
     }
     (folder / "orthanc.json").write_text(json.dumps(configuration))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([binary, folder / "orthanc.json"], stdout=log, stderr=log)
-    server = Orthanc(port)
+    server = Orthanc(port, dicom_port)
     try:
         deadline = time.monotonic() + SECONDS_TO_START
         while not server.is_up():

@@ -1,6 +1,8 @@
 """An archive takes a protected file, gives it back as it is, and shows the same picture."""
 
 import io
+import shlex
+import subprocess
 
 import numpy as np
 import pydicom
@@ -8,8 +10,10 @@ import pytest
 from PIL import Image
 
 from medshield.errors import NotAnImage, RefusedFile
+from tests.builders import medshield
 from tests.dicom_forms import FORMS
 from tests.external.programs import files_of_format
+from tests.snippets import DOCS, ROOT, blocks
 from tests.tools.trial import protect
 
 pytestmark = pytest.mark.external
@@ -123,3 +127,86 @@ def test_an_archive_that_keeps_what_it_has_keeps_the_clean_original(orthanc, tmp
     orthanc.delete(identity)
     assert (again.status, again.json["Status"]) == (200, "AlreadyStored")
     assert kept == source.read_bytes()
+
+
+def instances(server):
+    """The data set of each instance in the archive, by its SOP Instance UID."""
+    found = {}
+    for identity in server.ask("/instances").json:
+        dataset = pydicom.dcmread(io.BytesIO(server.ask(f"/instances/{identity}/file").body))
+        found[dataset.SOPInstanceUID] = dataset
+    return found
+
+
+@pytest.fixture
+def archive(orthanc):
+    """The server, and afterwards an empty one."""
+    yield orthanc
+    for identity in orthanc.ask("/instances").json:
+        orthanc.delete(identity)
+
+
+@pytest.fixture
+def recipe(archive, program, tmp_path, monkeypatch):
+    """A function that runs what docs/pipelines.md tells to do, on sample_data/ct."""
+    source = ROOT / "sample_data" / "ct"
+    lines = next(
+        block.replace("\\\n", " ").splitlines()
+        for block in blocks((DOCS / "pipelines.md").read_text(encoding="utf-8"), "sh")
+        if "dcmsend" in block
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDSHIELD_METHOD", "synthetic")
+
+    def run(*replaced):
+        for line in lines:
+            words = shlex.split(line)
+            words = [str(source) if word == "./dicoms" else word for word in words]
+            words = [dict(replaced).get(word, word) for word in words]
+            if words[0] == "medshield":
+                assert medshield(*words[1:]).code == 0
+        place = ["127.0.0.1", str(archive.dicom_port)]
+        start = words.index("pacs.example.org")
+        words[start : start + 2] = place
+        subprocess.run([program(words[0]), *words[1:]], check=True, capture_output=True)
+        paths = sorted((tmp_path / "release").rglob("*.dcm"))
+        return source, [pydicom.dcmread(path) for path in paths]
+
+    return run
+
+
+def test_a_release_is_sent_to_an_archive_whole_and_as_it_was_written(recipe, archive, tmp_path):
+    source, released = recipe()
+    found = instances(archive)
+    assert found.keys() == {dataset.SOPInstanceUID for dataset in released}
+    assert len({dataset.file_meta.TransferSyntaxUID for dataset in released}) == 5
+    for dataset in released:
+        kept = found[dataset.SOPInstanceUID]
+        syntax, kept_as = dataset.file_meta.TransferSyntaxUID, kept.file_meta.TransferSyntaxUID
+        assert kept_as == syntax or not (kept_as.is_compressed or syntax.is_compressed)
+        assert kept.PixelData == dataset.PixelData
+    assert "SUCCESS" in (tmp_path / "sent.txt").read_text().upper()
+    originals = {pydicom.dcmread(path).SOPInstanceUID for path in source.rglob("*.dcm")}
+    assert not originals & found.keys()
+
+
+def test_with_the_same_uids_the_archive_says_success_and_keeps_the_originals(recipe, archive):
+    for path in (ROOT / "sample_data" / "ct").rglob("*.dcm"):
+        assert archive.store(path.read_bytes()).status == 200
+    before = instances(archive)
+    _, released = recipe(("new", "keep"))
+    after = instances(archive)
+    assert after.keys() == before.keys() == {dataset.SOPInstanceUID for dataset in released}
+    assert all(after[uid].PixelData == before[uid].PixelData for uid in before)
+    assert all(after[d.SOPInstanceUID].PixelData != d.PixelData for d in released)
+
+
+def test_storescu_leaves_files_behind_as_the_page_says(archive, program, tmp_path):
+    release = tmp_path / "release"
+    options = ["--method", "synthetic", "--eps", "8/255", "--uid", "new"]
+    medshield("protect", ROOT / "sample_data" / "ct", "-o", release, *options)
+    send = [program("storescu"), "--call", "ORTHANC", "--scan-directories", "--recurse"]
+    to = ["127.0.0.1", str(archive.dicom_port), str(release)]
+    assert subprocess.run([*send, *to], capture_output=True).returncode == 1
+    assert subprocess.run([*send, "--no-halt", *to], capture_output=True).returncode == 0
+    assert len(list(release.rglob("*.dcm"))) - len(instances(archive)) == 18
