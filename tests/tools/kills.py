@@ -42,7 +42,7 @@ cli.main()
 HEADER = ("killed while", "times", "released too early", "a whole release was there")
 SCANNING, FITTING, WRITING, ENDING = "scanning", "fitting", "writing files", "ending"
 COMPLETE = "already ended"
-SECONDS_TO_END = 0.25
+SECONDS_TO_END = 0.03
 MORE_THAN_ALL = 100_000
 """Than there are files."""
 PHASES = (SCANNING, FITTING, WRITING, ENDING, COMPLETE)
