@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         verify,
     )
     from medshield.bagging import Bag
-    from medshield.benchmarking import BenchmarkTable
+    from medshield.benchmark_table import BenchmarkTable
     from medshield.checking import CheckResult
     from medshield.dataset.scanned import Scan, SourceFile
     from medshield.evidence import CellResult, Verdict
@@ -64,7 +64,7 @@ _WHERE = {
     "CellResult": "evidence",
     "Verdict": "evidence",
     "Plan": "preparation",
-    "BenchmarkTable": "benchmarking",
+    "BenchmarkTable": "benchmark_table",
     "Card": "release_card",
     "Bag": "bagging",
 }

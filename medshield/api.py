@@ -25,7 +25,7 @@ from medshield.method_names import refuse_unknown
 
 if TYPE_CHECKING:
     from medshield.bagging import Bag
-    from medshield.benchmarking import BenchmarkTable
+    from medshield.benchmark_table import BenchmarkTable
     from medshield.checking import CheckResult
     from medshield.dataset.annotation_options import AnnotationOptions
     from medshield.dataset.scanned import Scan
@@ -743,7 +743,7 @@ def benchmark(
     output: StrPath = "benchmark.private",
     methods: str | Sequence[str] = ("robust", "em", "advt", "synthetic"),
     eps: Eps | Sequence[Eps] = ("8/255", "16/255"),
-    cells: str | Sequence[str] = ("resnet18", "resnet18:adversarial"),
+    cells: str | Sequence[str] = (),
     seeds: int = 3,
     seed: int = 0,
     epochs: int | None = None,
@@ -770,10 +770,13 @@ def benchmark(
         source: the folder, or "medmnist".
         sets: with "medmnist": names of its sets.
         root: with "medmnist": a folder of NAME.npz; None to download them.
-        limit: with "medmnist": training images, at least 1.
+        limit: training images, at least 1; of a folder, whole patients are drawn by the seed and
+            their files copied into the output, and other parts are cut, too.
         file_format: with "medmnist": what the files become (`--format`).
         output: where releases, trials and tables are kept; private.
-        methods, eps, cells: every combination is run.
+        methods, eps: every combination is run.
+        cells: of each; none for those of the paper: "resnet18", or "unet_resnet18" for masks, with
+            standard training, and with adversarial training of half of eps.
         seeds: trainings of each arm, at least 1.
         seed: of keys and victims.
         epochs: of each victim; None to choose.
@@ -817,13 +820,17 @@ def benchmark(
     from medshield.benchmarking import BenchmarkConfig, run
 
     folder, kept = Path(source), Path(output)
-    sources = {folder.name: folder}
-    if str(folder) == MEDMNIST and not folder.exists():
-        sources = {name: kept / "sets" / name for name in _words(sets) or ("",)}
-        for name, place in sources.items():
-            medmnist_folder.export(
+    own = folder.name or folder.resolve().name
+    sources: dict[str, tuple[Path, tuple[str, ...]]] = {own: (folder, ())}
+    is_medmnist = str(folder) == MEDMNIST and not folder.exists()
+    if is_medmnist:
+        sources = {}
+        for name in _words(sets) or ("",):
+            place = kept / "sets" / name
+            note = medmnist_folder.export(
                 name, place, root=_path(root), limit=limit, file_format=file_format
             )
+            sources[name] = (place, (note,) if note else ())
     return {
         name: run(
             BenchmarkConfig(
@@ -843,9 +850,11 @@ def benchmark(
                 workers=_workers(workers),
                 surrogate_weights=_path(surrogate_weights),
                 weights=_paths(weights),
+                limit=None if is_medmnist else limit,
+                notes=notes,
             )
         )
-        for name, place in sources.items()
+        for name, (place, notes) in sources.items()
     }
 
 

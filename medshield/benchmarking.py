@@ -6,35 +6,44 @@ was interrupted, or one that asks for more, only does what is missing.
 
 from __future__ import annotations
 
-import csv
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from medshield import cost_table, frontier, leakage_table
-from medshield.arms import ALONE, CLEAN, NOISE
+from medshield import cost_table, frontier, limited, progress, score_plot
+from medshield.benchmark_table import (
+    GUESS,
+    BenchmarkTable,
+    adversary_of,
+    beside,
+    paper_notes,
+)
 from medshield.cost_table import Spent
 from medshield.dataset.annotation_options import AnnotationOptions
+from medshield.dataset.scan import scan
+from medshield.dataset.scanned import Scan
+from medshield.errors import InputError
 from medshield.evidence import CellResult
 from medshield.frontier import Point
+from medshield.kept_run import kept_settings
 from medshield.leakage_table import Leaked
 from medshield.method_names import versions_of
 from medshield.methods import METHODS
+from medshield.paper_figures import figures_of, set_of
+from medshield.places import CONFIGURATION, Places
+from medshield.planning import refuse_other_task
 from medshield.pretrained import read_backbone
 from medshield.private import make_private_folder
-from medshield.protect_config import ProtectConfig
+from medshield.protect_config import OF_SOFTWARE, ProtectConfig
 from medshield.protecting import protect
-from medshield.reports.document import finite
-from medshield.tables import columns
 from medshield.text import epsilon_text
-from medshield.threats import parse_cell
-from medshield.trials import BEST, LAST, weights_of
+from medshield.threats import VICTIMS, parse_cell, refuse_other_victims
+from medshield.trials import ADVERSARIES, BEST, LAST, Cell, weights_of
 from medshield.verify_config import VerifyConfig
-from medshield.verifying import verify
-
-HEADER = ("set", "method", "eps", "cell", "arm", "score", "last", "sd", "best", "best sd", "n")
+from medshield.verifying import Evidence, verify
 
 
 @dataclass(frozen=True)
@@ -44,20 +53,23 @@ class BenchmarkConfig:
     Attributes:
         source: a labelled folder.
         output: where releases, trials and tables are kept; private.
-        methods, epsilons, cells: every combination is run.
+        methods, epsilons: every combination is run.
+        cells: of each release; empty for those of the paper, see `paper_cells`.
         seeds, epochs, image_size, adversary_steps: as for `verify`.
         seed: of keys and victims.
         annotations: where labels or masks are.
         device, workers, min_ssim: as for `protect`.
         surrogate_weights: as for `protect`, for the methods that ask a pretrained model.
         weights: as for `verify`.
+        limit: training images of a part to draw, see `limited`; None for the whole folder.
+        notes: what a reader must know, beside what is found here.
     """
 
     source: Path
     output: Path
     methods: tuple[str, ...]
     epsilons: tuple[Fraction, ...]
-    cells: tuple[str, ...]
+    cells: tuple[str, ...] = ()
     seeds: int = 3
     epochs: int | None = None
     image_size: int | None = None
@@ -69,134 +81,186 @@ class BenchmarkConfig:
     min_ssim: float | None = None
     surrogate_weights: Path | None = None
     weights: tuple[Path, ...] = ()
+    limit: int | None = None
+    notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class BenchmarkTable:
-    """All scores, long form, and the verdict of each release under each cell.
+def paper_cells(task: str, epsilon: Fraction) -> tuple[str, ...]:
+    """Standard and adversarial training of the first victim of a task, as the paper has them.
 
-    Attributes:
-        rows: one per set, method, eps, cell, arm and score; see HEADER.
-        verdicts: (method, eps, cell, verdict, why).
-        costs: one per method and eps, and first that of training one victim; see `cost_table`.
-        points: how visible each release is, and what it leaks.
-        leaked: what it leaks under each cell, by every score and choice of epoch.
+    It trains adversarially with a radius of half of epsilon: 4/255 at 8/255, 8/255 at 16/255.
+    Elsewhere the radius is that of ADVERSARIES which is nearest to half, the smaller of two.
+
+    Args:
+        task: classification, multilabel or segmentation.
+        epsilon: of the release.
     """
-
-    rows: tuple[tuple[Any, ...], ...]
-    verdicts: tuple[tuple[str, str, str, str, str], ...]
-    costs: tuple[tuple[Any, ...], ...] = ()
-    points: tuple[Point, ...] = ()
-    leaked: tuple[Leaked, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """The table as plain data."""
-        names = ("method", "eps", "cell", "verdict", "why")
-        document: dict[str, Any] = {
-            "rows": [dict(zip(HEADER, row, strict=True)) for row in self.rows],
-            "verdicts": [dict(zip(names, row, strict=True)) for row in self.verdicts],
-            "cost": [dict(zip(cost_table.HEADER, row, strict=True)) for row in self.costs],
-            "frontier": [point.to_json() for point in self.points],
-            "leakage": [leaked.to_json() for leaked in self.leaked],
-        }
-        return finite(document)  # type: ignore[no-any-return]
-
-    def to_markdown(self) -> str:
-        """Every score (best epoch on released data in brackets); leakage; cost; visibility."""
-        return "\n\n".join(_markdown(lines) for lines in self._tables())
-
-    def to_text(self) -> str:
-        """The same, aligned for a terminal."""
-        return "\n\n".join(columns(lines) for lines in self._tables())
-
-    def _tables(self) -> list[list[list[str]]]:
-        return [
-            self._score_lines(),
-            leakage_table.lines(self.leaked),
-            cost_table.lines(self.costs),
-            frontier.lines(self.points),
-        ]
-
-    def _score_lines(self) -> list[list[str]]:
-        scores = list(dict.fromkeys(row[5] for row in self.rows))
-        table: dict[tuple[str, ...], dict[str, str]] = {}
-        for _, method, eps, cell, arm, score, last, spread, best, _, _ in self.rows:
-            value = f"{last:.3f}" + (f" ±{spread:.3f}" if spread is not None else "")
-            table.setdefault(_line(method, eps, cell, arm), {})[score] = f"{value} ({best:.3f})"
-        for method, eps, cell, verdict, why in self.verdicts:
-            table[(cell, f"{method} {eps}")]["verdict"] = f"{verdict}: {why}"
-        header = ["cell", "images", *scores, "verdict"]
-        order = sorted(table, key=lambda key: (key[0], _rank(key[1])))
-        rows = [[*key, *(table[key].get(score, "") for score in header[2:])] for key in order]
-        return [header, *rows]
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    header, *rows = lines
-    table = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in table)
-
-
-def _line(method: str, eps: str, cell: str, arm: str) -> tuple[str, str]:
-    """Clean images are the same for all; noise for all of one eps."""
-    if arm in (CLEAN, ALONE):
-        return cell, arm
-    return cell, f"{NOISE} {eps}" if arm == NOISE else f"{method} {eps}"
-
-
-def _rank(name: str) -> tuple[int, str]:
-    return (0 if name in (CLEAN, ALONE) else 1 if name.startswith(NOISE) else 2, name)
+    victim = VICTIMS[task][0]
+    half = epsilon / 2
+    nearest = min(ADVERSARIES, key=lambda name: abs(ADVERSARIES[name].epsilon - half))
+    usual = ADVERSARIES[nearest].epsilon == VerifyConfig.adversary
+    return victim, f"{victim}:{'adversarial' if usual else nearest}"
 
 
 def run(config: BenchmarkConfig) -> BenchmarkTable:
-    """Protect and verify every combination, and write tables, frontier.png and reports.
+    """Protect and verify every combination, and write tables, pictures and reports.
 
     Raises:
-        InputError: the source or the output can't be used.
+        InputError: the source or the output can't be used, a method or a victim is not for such
+            labels, or the output holds releases that were made with other settings.
     """
     make_private_folder(config.output)
-    cells = [parse_cell(cell) for cell in config.cells]
-    weights_of(cells, config.weights, config.output / "trials", required=True)
-    rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-    verdicts = []
-    spent: list[Spent] = []
-    points, leaked = [], []
+    name = config.source.name or config.source.resolve().name
+    figures = figures_of(set_of(config.source))
+    asked = [parse_cell(cell) for cell in config.cells]
+    weights_of(asked, config.weights, config.output / "trials", required=True)
+    config, task = _narrowed(config)
+    for method in config.methods:
+        refuse_other_task(METHODS[method], task)
+    refuse_other_victims(asked, task)
+    found = _Found(name)
     backbone = read_backbone(config.surrogate_weights) if config.surrogate_weights else None
     for epsilon in config.epsilons:
-        radius = epsilon_text(epsilon)
-        for name in config.methods:
-            method = name
-            if backbone and METHODS[name].asks_pretrained:
+        cells = config.cells or paper_cells(task, epsilon)
+        for named in config.methods:
+            method = named
+            if backbone and METHODS[named].asks_pretrained:
                 method += f"+{backbone.name}"
+            radius = epsilon_text(epsilon)
             release = config.output / _release_name(method, radius, config.min_ssim)
-            if not release.exists():
-                protect(_protect_config(config, name, epsilon, release))
-            evidence = verify(_verify_config(config, release))
+            protection = _protect_config(config, named, epsilon, release)
+            if release.exists():
+                _see_to_same(protection, release)
+            else:
+                protect(protection)
+            evidence = verify(_verify_config(config, release, cells))
             report = json.dumps(evidence.to_json(), default=str)
             (config.output / f"{release.name}.json").write_text(report)
-            spent.append(Spent.on(method, radius, release, evidence))
-            points.append(Point.of(method, radius, evidence))
-            for result in evidence.cells:
-                verdict, why = result.judged(result.level)
-                leaked.append(Leaked.under(method, radius, result))
-                verdicts.append((method, radius, result.cell.name, str(verdict), why))
-                for row in _rows(config.source.name, method, radius, result):
-                    rows[row[:6]] = row
+            found.add(method, epsilon, release, evidence)
+    paper = beside(figures, found.cells)
+    notes = [*config.notes, *found.notes, *_adversary_notes(config, found.cells)]
     table = BenchmarkTable(
-        tuple(rows.values()),
-        tuple(verdicts),
-        tuple(cost_table.rows(spent)),
-        tuple(points),
-        tuple(leaked),
+        tuple(found.rows.values()),
+        tuple(found.verdicts),
+        tuple(cost_table.rows(found.spent)),
+        tuple(found.points),
+        tuple(found.leaked),
+        paper,
+        tuple(dict.fromkeys([*notes, *paper_notes(paper)])),
     )
-    with (config.output / "table.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(HEADER)
-        writer.writerows(table.rows)
+    table.write_csv(config.output / "table.csv", name)
     (config.output / "table.md").write_text(table.to_markdown() + "\n")
-    frontier.draw(points, config.output / "frontier.png")
+    frontier.draw(found.points, config.output / "frontier.png")
+    score_plot.draw(table, config.output / "scores.png")
     (config.output / "table.json").write_text(json.dumps(table.to_json(), indent=1) + "\n")
     return table
+
+
+class _Found:
+    """What the releases of one set gave.
+
+    Attributes:
+        rows: by all that HEADER has before the values.
+        cells: that were run, each with its epsilon.
+        verdicts, spent, points, leaked, notes: see `BenchmarkTable`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.rows: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self.cells: dict[tuple[Cell, Fraction], None] = {}
+        self.verdicts: list[tuple[str, str, str, str, str]] = []
+        self.spent: list[Spent] = []
+        self.points: list[Point] = []
+        self.leaked: list[Leaked] = []
+        self.notes: list[str] = []
+
+    def add(self, method: str, epsilon: Fraction, release: Path, evidence: Evidence) -> None:
+        """Take what one verification found."""
+        radius = epsilon_text(epsilon)
+        self.spent.append(Spent.on(method, radius, release, evidence))
+        self.points.append(Point.of(method, radius, evidence))
+        self.notes += evidence.facts["notes"]
+        for result in evidence.cells:
+            verdict, why = result.judged(result.level)
+            self.cells[result.cell, epsilon] = None
+            self.leaked.append(Leaked.under(method, radius, result))
+            self.verdicts.append((method, radius, result.cell.name, str(verdict), why))
+            for row in _rows(self._name, method, radius, result):
+                self.rows[row[:6]] = row
+            for score, value in evidence.facts["floor"].items():
+                what = (self._name, "", "", result.cell.name, GUESS, score)
+                self.rows[what] = (*what, value, None, None, None, None)
+
+
+def _narrowed(config: BenchmarkConfig) -> tuple[BenchmarkConfig, str]:
+    """The same on the part that `limit` asks for, and the task of its labels or masks.
+
+    Raises:
+        InputError: the source has no labels, or can't be used.
+    """
+    if config.limit is None:
+        found = _scanned(config)
+        assert found.annotations is not None  # noqa: S101 (`_scanned` saw to it)
+        return config, found.annotations.task
+    target = config.output / f"drawn-{config.limit}-seed-{config.seed}"
+    part = limited.kept_part(config.source, config.annotations, target)
+    if part is None:
+        labelled = replace(config.annotations, no_labels=False)
+        found = _scanned(replace(config, annotations=labelled))
+        part = limited.draw_part(
+            found, config.annotations, target, limit=config.limit, seed=config.seed
+        )
+    progress.logger.info("%s", part.note)
+    drawn = replace(
+        config,
+        source=part.folder,
+        annotations=part.annotations,
+        notes=(*config.notes, part.note),
+    )
+    return drawn, part.task
+
+
+def _scanned(config: BenchmarkConfig) -> Scan:
+    with progress.bar("reading") as update:
+        found = scan(config.source, config.annotations, workers=config.workers, progress=update)
+    if found.problem:
+        raise InputError(f"{config.source}: {found.problem}")
+    return found
+
+
+def _adversary_notes(config: BenchmarkConfig, cells: Iterable[tuple[Cell, Fraction]]) -> list[str]:
+    """Which radius adversarial training had at which epsilon."""
+    radii: dict[str, Fraction] = {}
+    at: dict[str, list[str]] = {}
+    for cell, epsilon in cells:
+        if radius := adversary_of(cell):
+            radii[cell.training] = radius
+            at.setdefault(cell.training, []).append(epsilon_text(epsilon))
+    chosen = "" if config.cells else ": half of eps, as in the paper, or what is nearest to that"
+    return [
+        f"{training}: adversarial training with a radius of {epsilon_text(radius)} "
+        f"({config.adversary_steps} steps), at eps {', '.join(dict.fromkeys(at[training]))}{chosen}"
+        for training, radius in radii.items()
+    ]
+
+
+def _see_to_same(config: ProtectConfig, release: Path) -> None:
+    """See to it that a release that is found again is what would be made.
+
+    Raises:
+        InputError: it was made with other settings.
+    """
+    private = Places(release.resolve()).private
+    if not (private / CONFIGURATION).is_file():
+        return
+    earlier, wanted = kept_settings(private), config.fingerprint()
+    known = [name for name in wanted if name in earlier and name not in OF_SOFTWARE]
+    if other := sorted(name for name in known if earlier[name] != wanted[name]):
+        raise InputError(
+            f"{release}: was made with other settings ({', '.join(other)}); choose another -o, or "
+            f"remove it and {private.name} to make it again"
+        )
 
 
 def _release_name(method: str, radius: str, min_ssim: float | None) -> str:
@@ -236,11 +300,11 @@ def _protect_config(
     )
 
 
-def _verify_config(config: BenchmarkConfig, release: Path) -> VerifyConfig:
+def _verify_config(config: BenchmarkConfig, release: Path, cells: tuple[str, ...]) -> VerifyConfig:
     return VerifyConfig(
         release=release,
         threat="determined",  # where victims see as many pixels as the grid has
-        cells=config.cells,
+        cells=cells,
         seeds=config.seeds,
         most_seeds=config.seeds,  # every row of a table as often
         seed=config.seed,

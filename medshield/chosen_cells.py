@@ -14,7 +14,7 @@ from medshield.generator_facts import asked_backbone
 from medshield.places import GENERATOR
 from medshield.pretrained import Weights
 from medshield.tasks import Task
-from medshield.threats import declared_cells, levels_up_to, parse_cell
+from medshield.threats import declared_cells, levels_up_to, parse_cell, refuse_other_victims
 from medshield.trials import DENOISED, Cell
 from medshield.verify_config import VerifyConfig
 
@@ -92,6 +92,7 @@ def choose_cells(
         InputError: a cell is unknown, changes nothing, or lacks what it needs.
     """
     asked = [parse_cell(text) for text in config.cells]
+    refuse_other_victims(asked, task.name)
     declared = declared_cells(config.threat, task.name)
     wanted = asked or list(declared)
     fitting = [cell for cell in wanted if cell.applies_to(task, channels)]

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import click
 
 from medshield import api, cli_exit, processes
+from medshield.cli_benchmark import benchmark
 from medshield.cli_exit import (
     EXIT_FAILED,
     EXIT_REFUSED,
@@ -19,7 +20,6 @@ from medshield.cli_exit import (
     with_coloured_verdict,
 )
 from medshield.cli_options import (
-    BENCHMARK,
     COUNT,
     FOLDER,
     PROTECT,
@@ -38,29 +38,17 @@ from medshield.cli_options import (
     resume_option,
     running,
     source_argument,
-    surrogate_weights_option,
     talking,
     uid_option,
     weights_option,
     workers_option,
 )
+from medshield.cli_talk import set_up, show
 from medshield.errors import InputError
 from medshield.versions import __version__
 
 SHARED = ("verify", "fit")
 """Commands that several processes may do together."""
-
-
-def _set_up(values: dict[str, Any], source: Path | None = None) -> None:
-    """Send messages where the user wants them."""
-    from medshield import progress
-
-    progress.set_up(
-        quiet=values["quiet"] or not processes.current().is_first,
-        verbose=values["verbose"],
-        log_file=values["log_file"],
-        source=source,
-    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -93,10 +81,6 @@ def cli(context: click.Context) -> None:
     context.with_resource(processes.joined())
 
 
-def _print(as_json: bool, document: dict[str, Any], text: str) -> None:
-    click.echo(json.dumps(document, indent=1) if as_json else text)
-
-
 @cli.command(short_help="Say what is in a folder, and the plan for each file.")
 @source_argument
 @labelling
@@ -114,7 +98,7 @@ def scan(source: Path, **values: Any) -> int:
     medshield scan ./dicoms --eps 8/255 --json
     medshield scan ./dicoms --preview ./look.png
     """
-    _set_up(values, source)
+    set_up(values, source)
     from medshield import tables
 
     target = values.pop("preview")
@@ -128,7 +112,7 @@ def scan(source: Path, **values: Any) -> int:
         drawn = preview.of_scan(found, target)
         document["preview"] = drawn and drawn.to_json()
         text += "\n" + tables.preview_text(drawn)
-    _print(values["as_json"], document, text)
+    show(values["as_json"], document, text)
     if found.problem:
         complain(found.problem)
         return InputError.exit_code
@@ -183,7 +167,7 @@ def protect(source: Path, dry_run: bool, shard: str | None, **values: Any) -> in
     medshield protect ./dicoms --eps 8/255 --card           with metadata to publish it by
     medshield protect ./dicoms --eps 8/255 --shard 3/8      one of eight jobs of a cluster
     """
-    _set_up(values, source)
+    set_up(values, source)
     _generator_or_method(values)
     from medshield import tables
     from medshield.planning import plan
@@ -192,13 +176,13 @@ def protect(source: Path, dry_run: bool, shard: str | None, **values: Any) -> in
     config = api.protection(source, **keywords(values))
     if dry_run:
         found = plan(config)
-        _print(values["as_json"], found.to_json(), tables.scan_text(found))
+        show(values["as_json"], found.to_json(), tables.scan_text(found))
         return EXIT_REFUSED if found.with_action("refuse") else 0
     if shard is not None:
         from medshield.shares import Share, protect_share
 
         share = protect_share(config, Share.parse(shard))
-        _print(values["as_json"], share.to_json(), tables.share_text(share))
+        show(values["as_json"], share.to_json(), tables.share_text(share))
         return 0
     return _released(run(config), values["as_json"])
 
@@ -206,7 +190,7 @@ def protect(source: Path, dry_run: bool, shard: str | None, **values: Any) -> in
 def _released(outcome: Any, as_json: bool) -> int:
     from medshield import tables
 
-    _print(as_json, outcome.to_json(), tables.outcome_text(outcome))
+    show(as_json, outcome.to_json(), tables.outcome_text(outcome))
     return EXIT_REFUSED if outcome.refused else 0
 
 
@@ -222,7 +206,7 @@ def merge(release: Path, **values: Any) -> int:
     medshield protect ./dicoms -o ./release --eps 8/255 --shard 2/2
     medshield merge ./release
     """
-    _set_up(values)
+    set_up(values)
     return _released(api.merge(release, **keywords(values)), values["as_json"])
 
 
@@ -251,11 +235,11 @@ def card(release: Path, **values: Any) -> int:
     medshield card ./dicoms-protected --config card.toml --verdict --overwrite
     medshield card ./dicoms-protected --edited          after you changed the two files by hand
     """
-    _set_up(values)
+    set_up(values)
     from medshield import tables
 
     written = api.card(release, **keywords(values))
-    _print(values["as_json"], written.to_json(), tables.card_text(written))
+    show(values["as_json"], written.to_json(), tables.card_text(written))
     return 0
 
 
@@ -281,11 +265,11 @@ def bag(release: Path, **values: Any) -> int:
     medshield bag ./dicoms-protected
     medshield bag ./dicoms-protected -o ./to-archive --info 'Source-Organization: Example Hospital'
     """
-    _set_up(values)
+    set_up(values)
     from medshield import tables
 
     made = api.bag(release, **keywords(values))
-    _print(values["as_json"], made.to_json(), tables.bag_text(made))
+    show(values["as_json"], made.to_json(), tables.bag_text(made))
     return 0
 
 
@@ -306,7 +290,7 @@ def fit(source: Path, dry_run: bool, **values: Any) -> int:
     medshield fit ./dicoms -o ./generator --method em --eps 8/255
     medshield fit ./dicoms -o ./generator --method em --eps 8/255 --resume
     """
-    _set_up(values, source)
+    set_up(values, source)
     from medshield import tables
     from medshield.fitting import fit as run
     from medshield.planning import plan
@@ -316,12 +300,12 @@ def fit(source: Path, dry_run: bool, **values: Any) -> int:
         found = plan(config)
         if not processes.current().is_first:
             return 0
-        _print(values["as_json"], found.to_json(), tables.scan_text(found))
+        show(values["as_json"], found.to_json(), tables.scan_text(found))
         return EXIT_REFUSED if found.with_action("refuse") else 0
     outcome = run(config)
     if not processes.current().is_first:
         return 0
-    _print(values["as_json"], outcome.to_json(), tables.fit_text(outcome))
+    show(values["as_json"], outcome.to_json(), tables.fit_text(outcome))
     return EXIT_REFUSED if outcome.refused else 0
 
 
@@ -339,7 +323,7 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
     medshield check ./dicoms-protected --source ./dicoms
     medshield check ./dicoms-protected --source ./dicoms --preview ./look.png
     """
-    _set_up(values, source)
+    set_up(values, source)
     from medshield import preview, tables
 
     target = values.pop("preview")
@@ -353,7 +337,7 @@ def check(release: Path, source: Path | None, **values: Any) -> int:
         drawn = preview.of_check(result, source, target)
         document["preview"] = drawn and drawn.to_json()
         text += "\n" + tables.preview_text(drawn)
-    _print(values["as_json"], document, text)
+    show(values["as_json"], document, text)
     return 0 if result.passed else EXIT_FAILED
 
 
@@ -422,7 +406,7 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     medshield verify ./dicoms-protected --threat determined --seeds 5
     medshield verify ./dicoms-protected --junit verify.xml --fail-above 0.3
     """
-    _set_up(values, values["source"])
+    set_up(values, values["source"])
     from medshield import tables
     from medshield.reports.files import REPORT
 
@@ -431,98 +415,20 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
         plan = asked.plan()
         if not processes.current().is_first:
             return 0
-        _print(values["as_json"], plan.to_json(), "\n".join(plan.lines))
+        show(values["as_json"], plan.to_json(), "\n".join(plan.lines))
         return 0
     evidence = asked.run()
     if evidence is None:  # this process has trained for the first one
         return 0
     document = json.loads((asked.folder / REPORT).read_text())
     text = with_coloured_verdict(tables.evidence_text(evidence, asked.folder), evidence.verdict)
-    _print(values["as_json"], document, text)
+    show(values["as_json"], document, text)
     if evidence.is_good_enough is None:
         return EXIT_UNKNOWN
     return 0 if evidence.is_good_enough else EXIT_FAILED
 
 
-@cli.command(short_help="Compare methods, eps and ways of training.")
-@click.argument("source", type=FOLDER)
-@option("--sets", help="With SOURCE medmnist: names of its sets, comma-separated.")
-@option("--root", type=FOLDER, help="With SOURCE medmnist: folder of NAME.npz; no download.")
-@option("--limit", type=COUNT, help="With SOURCE medmnist: training images.")
-@option(
-    "--format",
-    "file_format",
-    type=click.Choice(get_args(api.FileFormat)),
-    default=BENCHMARK["file_format"],
-    show_default=True,
-    help="With SOURCE medmnist: what the files become.",
-)
-@option(
-    "-o",
-    "--output",
-    type=FOLDER,
-    default=BENCHMARK["output"],
-    show_default=True,
-    help="Folder of the tables and of every release, with its key.",
-)
-@option(
-    "--methods",
-    default=",".join(BENCHMARK["methods"]),
-    show_default=True,
-    help="Methods, comma-separated.",
-)
-@option(
-    "--eps",
-    default=",".join(BENCHMARK["eps"]),
-    show_default=True,
-    help="Radii, comma-separated.",
-)
-@option(
-    "--cells",
-    default=",".join(BENCHMARK["cells"]),
-    show_default=True,
-    help="victim[:training[:countermeasure]], comma-separated.",
-)
-@option(
-    "--seeds",
-    type=COUNT,
-    default=BENCHMARK["seeds"],
-    show_default=True,
-    help="Trainings per arm.",
-)
-@option(
-    "--seed", type=int, default=BENCHMARK["seed"], show_default=True, help="Of keys and victims."
-)
-@option("--epochs", type=COUNT, help="Of each victim.")
-@option("--image-size", type=SIDE, help="Side of grid and input, px.")
-@option(
-    "--adv-steps",
-    type=COUNT,
-    default=BENCHMARK["adv_steps"],
-    show_default=True,
-    help="Steps of adversarial training.",
-)
-@min_ssim_option
-@surrogate_weights_option
-@weights_option
-@labelling
-@running
-@talking
-def benchmark(source: Path, output: Path, **values: Any) -> int:
-    """Compare methods, eps and ways of training: on MedMNIST sets or on any labelled folder.
-
-    \b
-    medshield benchmark ./images --methods em,synthetic --eps 8/255
-    medshield benchmark medmnist --sets breastmnist,dermamnist --root ./npz
-    """
-    _set_up(values, source)
-    tables = api.benchmark(
-        source, **keywords(values, "sets"), sets=values["sets"] or (), output=output
-    )
-    document = {name: table.to_json() for name, table in tables.items()}
-    text = "\n\n".join(f"{name}\n{table.to_text()}" for name, table in tables.items())
-    _print(values["as_json"], document, text)
-    return 0
+cli.add_command(benchmark)
 
 
 def main() -> None:

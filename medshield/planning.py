@@ -86,12 +86,21 @@ def plan_for(config: ProtectConfig, known: GeneratorFacts | None) -> Scan:
         raise InputError(f"{config.source}: no image can be protected{why if refused else ''}")
     assert found.annotations is not None  # noqa: S101 (or there were a problem)
     method = _method(known.method if known else config.method)
-    if found.annotations.task not in method.tasks:
+    refuse_other_task(method, found.annotations.task)
+    return found
+
+
+def refuse_other_task(method: type[Method], task: str) -> None:
+    """See to it that a method is for a task.
+
+    Raises:
+        InputError: it is not.
+    """
+    if task not in method.tasks:
         raise InputError(
             f"--method {method.name}: is for {' and '.join(sorted(method.tasks))}, and this is "
-            f"{found.annotations.task}; take another method, or another --task"
+            f"{task}; take another method, or another --task"
         )
-    return found
 
 
 def _method(name: str) -> type[Method]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medshield import models
 from medshield.countermeasures import COUNTERMEASURES
 from medshield.dataset.examples import LARGEST_AUTO_SIZE
@@ -99,3 +101,19 @@ def parse_cell(text: str) -> Cell:
     if cell.training == SELF_SUPERVISED and cell.victim not in models.CLASSIFIERS:
         raise InputError(f"--cells: {text!r}: {SELF_SUPERVISED} is for classifiers")
     return cell
+
+
+def refuse_other_victims(cells: Sequence[Cell], task: str) -> None:
+    """See to it that victims are for a task.
+
+    Raises:
+        InputError: one is for masks and the task is not, or the other way round.
+    """
+    masks = task == "segmentation"
+    known = models.SEGMENTERS if masks else models.CLASSIFIERS
+    for cell in cells:
+        if cell.victim not in known:
+            raise InputError(
+                f"--cells: {cell.victim} is for {'labels' if masks else 'masks'}, and this is "
+                f"{task}; take one of {', '.join(sorted(known))}"
+            )

@@ -414,7 +414,7 @@ REVEALED = [
     "medshield.fitting.FitOutcome",
     "medshield.verifying.Evidence",
     "medshield.preparation.Plan",
-    "dict[str, medshield.benchmarking.BenchmarkTable]",
+    "dict[str, medshield.benchmark_table.BenchmarkTable]",
     "medshield.release_run.Outcome",
     "bool",
     "str | None",
