@@ -70,7 +70,7 @@ def _sizes(name: str, official: dict[str, int], root: Path | None) -> dict[str, 
     """Images of each part: of the file that is there, else as published."""
     if root is None or not (root / f"{name}.npz").is_file():
         return official
-    with np.load(root / f"{name}.npz") as kept:
+    with np.load(root / f"{name}.npz", allow_pickle=False) as kept:
         return {split: len(kept[f"{split}_labels"]) for split in SPLITS}
 
 

@@ -130,7 +130,7 @@ def run(
     options: list[str],
     rng: random.Random,
     *,
-    at_end: bool,
+    at_end: bool = False,
 ) -> Findings:
     """Kill so many times.
 
