@@ -21,6 +21,7 @@ from medshield.bounded import (
 )
 from medshield.errors import InputError
 from medshield.kept_lines import KeptLines
+from medshield.places import require_folder
 
 MANIFEST = "medshield-manifest.jsonl"
 SUMMARY = "medshield.json"
@@ -220,8 +221,9 @@ def read_papers(release: Path) -> Papers:
     """Read manifest and summary, damaged or not.
 
     Raises:
-        InputError: the folder has neither, so it is no release.
+        InputError: there is no such folder, or it has neither, so it is no release.
     """
+    require_folder(release, "give the release, the folder that `medshield protect` wrote")
     papers = Papers([], {}, [])
     if not any((release / name).is_file() for name in (MANIFEST, SUMMARY)):
         raise InputError(
