@@ -224,6 +224,16 @@ def test_progress_goes_from_none_to_all(name):
     assert told[-1] == 1
 
 
+@pytest.mark.parametrize("name", ["advt", "robust"])
+def test_progress_goes_on_while_wrong_classes_are_tried(name):
+    images, targets, _ = examples(count=3 * COUNT)
+    told = []
+    METHODS[name](setting()).fit(images, targets, told.append)
+    surrogates = {"advt": 1, "robust": 2}[name]
+    trained = surrogates / (surrogates + 1)
+    assert [share for share in told if trained < share < 1]
+
+
 @pytest.mark.parametrize(("name", "task"), UNTRAINED)
 def test_what_needs_no_training_keeps_nothing(name, task):
     assert METHODS[name](setting(task)).state() == {}
