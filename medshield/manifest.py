@@ -226,6 +226,10 @@ def read_papers(release: Path) -> Papers:
     require_folder(release, "give the release, the folder that `medshield protect` wrote")
     papers = Papers([], {}, [])
     if not any((release / name).is_file() for name in (MANIFEST, SUMMARY)):
+        if (release / "bagit.txt").is_file() and (release / "data" / SUMMARY).is_file():
+            raise InputError(
+                f"{release}: a bag; the release in it is {release / 'data'}, give that"
+            )
         raise InputError(
             f"{release}: not a release (no {MANIFEST} and {SUMMARY}); make one with "
             "`medshield protect`"

@@ -52,6 +52,14 @@ def test_a_bag_is_valid_and_holds_the_release(tmp_path, release):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out", "out-bag", "out.private"]
 
 
+def test_a_bag_in_place_of_the_release_in_it(tmp_path, release):
+    assert medshield("bag", release).code == 0
+    for command in ("check", "verify"):
+        run = medshield(command, tmp_path / "out-bag")
+        assert run.code == 2
+        assert f"a bag; the release in it is {tmp_path / 'out-bag' / 'data'}" in run.err
+
+
 def test_other_programs_agree(tmp_path, release, program):
     assert medshield("bag", release).code == 0
     made = tmp_path / "out-bag"
