@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -223,7 +224,10 @@ def read_papers(release: Path) -> Papers:
     Raises:
         InputError: there is no such folder, or it has neither, so it is no release.
     """
-    require_folder(release, "give the release, the folder that `medshield protect` wrote")
+    advice = "give the release, the folder that `medshield protect` wrote"
+    if os.path.isdir(partial := f"{release}.partial"):  # noqa: PTH112 (False where no such name can be)
+        advice = f"{partial} is a run that did not end: finish it with `medshield protect --resume`"
+    require_folder(release, advice)
     papers = Papers([], {}, [])
     if not any((release / name).is_file() for name in (MANIFEST, SUMMARY)):
         if (release / "bagit.txt").is_file() and (release / "data" / SUMMARY).is_file():

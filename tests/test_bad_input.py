@@ -66,6 +66,14 @@ def test_a_release_that_is_no_folder(tmp_path, command, name):
     assert {"missing": "no such folder", "file": "is a file, not a folder"}[name] in message
 
 
+@pytest.mark.parametrize("command", ["check", "verify", "card", "bag"])
+def test_a_release_that_an_interrupted_run_has_not_finished(tmp_path, command):
+    (tmp_path / "out.partial").mkdir()
+    message = refused_to_start(tmp_path, command, tmp_path / "out")
+    assert "out.partial" in message
+    assert "medshield protect --resume" in message
+
+
 def test_shares_of_a_release_whose_name_is_too_long(tmp_path):
     assert "no shares" in refused_to_start(tmp_path, "merge", tmp_path / ("x" * 300))
 
