@@ -191,7 +191,7 @@ def linked_folder(release):
         (lambda release: (release / "SHA256SUMS").unlink(), "SHA256SUMS: can't be read"),
         (lambda release: (release / "medshield.json").unlink(), "medshield.json: missing"),
         (linked_folder, "more: in the folder or in SHA256SUMS"),
-        (lambda release: shutil.rmtree(release), "not a release"),
+        (lambda release: shutil.rmtree(release), "no such folder"),
     ],
 )
 def test_a_release_that_is_not_sound_is_put_in_no_bag(tmp_path, release, damage, words):
