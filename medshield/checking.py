@@ -30,6 +30,7 @@ from medshield.errors import InputError, NotAnImage, RefusedFile
 from medshield.formats.base import IntensityRange
 from medshield.manifest import Papers, Record
 from medshield.metrics import ssim
+from medshield.places import require_folder
 
 _ROUNDING = 1e-9
 _AHEAD = 8
@@ -86,8 +87,8 @@ def check(release: Path, source: Path | None = None, workers: int = 2) -> CheckR
         InputError: the folder is no release, or the source is no folder.
     """
     papers = manifest.read_papers(release)
-    if source is not None and not source.is_dir():
-        raise InputError(f"{source}: no such folder; give the folder the release was made from")
+    if source is not None:
+        require_folder(source, "give the folder the release was made from")
     known, unclear = declared(papers)
     faults = [*papers.faults, *unclear, *_paper_faults(release, papers)]
     inspector = Inspector(release, source, known)

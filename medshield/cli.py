@@ -60,7 +60,7 @@ def cli(context: click.Context) -> None:
 
     \b
     medshield scan ./dicoms                                what is there, and the plan
-    medshield protect ./dicoms --method em --eps 8/255     writes ./dicoms-protected
+    medshield protect ./dicoms --eps 8/255                 writes ./dicoms-protected
     medshield check ./dicoms-protected                     nothing but pixels, within the bound
     medshield verify ./dicoms-protected                    trains victims, prints a verdict
     medshield card ./dicoms-protected --license ADDRESS    says what it is to those who find it
@@ -162,7 +162,7 @@ def protect(source: Path, dry_run: bool, shard: str | None, **values: Any) -> in
     """Learn the perturbation and write the release.
 
     \b
-    medshield protect ./dicoms --method em --eps 8/255
+    medshield protect ./dicoms --eps 8/255
     medshield protect ./new-images --generator ./dicoms-protected.private/generator
     medshield protect ./dicoms --eps 8/255 --card           with metadata to publish it by
     medshield protect ./dicoms --eps 8/255 --shard 3/8      one of eight jobs of a cluster
@@ -287,8 +287,8 @@ def fit(source: Path, dry_run: bool, **values: Any) -> int:
     """Only learn the noise generator, for `protect --generator`.
 
     \b
-    medshield fit ./dicoms -o ./generator --method em --eps 8/255
-    medshield fit ./dicoms -o ./generator --method em --eps 8/255 --resume
+    medshield fit ./dicoms -o ./generator --eps 8/255
+    medshield fit ./dicoms -o ./generator --eps 8/255 --resume
     """
     set_up(values, source)
     from medshield import tables

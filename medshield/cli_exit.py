@@ -62,7 +62,10 @@ def _usage(error: click.ClickException) -> str:
     """What click says, and where to read on."""
     message = error.format_message().rstrip(".")
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{message}; see {context.command_path} --help" if context else message
+    if context is None:
+        return message
+    where = f"ee {context.command_path} --help"
+    return f"{message} S{where}" if message.endswith(("?", "?)")) else f"{message}; s{where}"
 
 
 def _interruption(group: click.Group) -> str:

@@ -209,10 +209,16 @@ fitting = options(
         type=MethodName(),
         default=PROTECT["method"],
         show_default=True,
-        help=f"For comparison: {', '.join(('random-noise', *method_names.PUBLISHED_NAMES))}. "
+        help="robust leaves least of what was measured; em, advt and synthetic are the others "
+        "(README.md). For comparison: "
+        f"{', '.join(('random-noise', *method_names.PUBLISHED_NAMES))}. "
         "Other packages may add some (docs/own-method.md).",
     ),
-    option("--eps", help="Radius as a fraction of the intensity range, such as 8/255."),
+    option(
+        "--eps",
+        help="Radius as a fraction of the intensity range, such as 8/255; only a fitted generator "
+        "has its own.",
+    ),
     intensity_option,
     option(
         "--image-size",
@@ -308,8 +314,13 @@ talking = options(
         callback=_note_json,
         help="One JSON document on standard output.",
     ),
-    option("--quiet", "-q", is_flag=True, help="No progress."),
-    option("--verbose", "-v", is_flag=True, help="More of it."),
+    option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
+    option(
+        "--verbose",
+        "-v",
+        is_flag=True,
+        help="More messages, and where something unexpected happened.",
+    ),
     option("--log-file", type=FOLDER, help="Write messages there, too."),
 )
 

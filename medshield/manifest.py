@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from medshield.bounded import (
 )
 from medshield.errors import InputError
 from medshield.kept_lines import KeptLines
+from medshield.places import require_folder
 
 MANIFEST = "medshield-manifest.jsonl"
 SUMMARY = "medshield.json"
@@ -220,10 +222,18 @@ def read_papers(release: Path) -> Papers:
     """Read manifest and summary, damaged or not.
 
     Raises:
-        InputError: the folder has neither, so it is no release.
+        InputError: there is no such folder, or it has neither, so it is no release.
     """
+    advice = "give the release, the folder that `medshield protect` wrote"
+    if os.path.isdir(partial := f"{release}.partial"):  # noqa: PTH112 (False where no such name can be)
+        advice = f"{partial} is a run that did not end: finish it with `medshield protect --resume`"
+    require_folder(release, advice)
     papers = Papers([], {}, [])
     if not any((release / name).is_file() for name in (MANIFEST, SUMMARY)):
+        if (release / "bagit.txt").is_file() and (release / "data" / SUMMARY).is_file():
+            raise InputError(
+                f"{release}: a bag; the release in it is {release / 'data'}, give that"
+            )
         raise InputError(
             f"{release}: not a release (no {MANIFEST} and {SUMMARY}); make one with "
             "`medshield protect`"

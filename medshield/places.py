@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -127,6 +128,31 @@ class Places:
                 f"{path}: a symbolic link, which no run leaves there; remove it, or "
                 f"{self.partial.name} and {self.private.name} to start again"
             )
+
+
+def require_folder(path: Path, advice: str) -> None:
+    """See to it that there is a folder, before anything is looked for in it.
+
+    Args:
+        path: what was given.
+        advice: what to do where it is none.
+
+    Raises:
+        InputError: nothing is there, a file is, or the system does not let one look.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        found = "no such folder"
+    except OSError as error:
+        found = f"can't be looked up ({error.strerror})"
+    except ValueError:  # a null byte
+        found = "no such folder"
+    else:
+        if stat.S_ISDIR(mode):
+            return
+        found = "is a file, not a folder"
+    raise InputError(f"{path}: {found}; {advice}")
 
 
 def named(path: Path) -> Path:

@@ -6,6 +6,7 @@ it; each writes every Nth file and a journal of its own.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def merge(release: Path, *, device: str = "auto", workers: int = 1) -> Outcome:
     """
     places = Places(named(release))
     refuse_existing(places.release, "release")
-    if not (places.private / PLAN).is_file():
+    if not os.path.isfile(places.private / PLAN):  # noqa: PTH113 (False where no such name can be)
         raise InputError(
             f"{places.release}: no shares of such a release; expected {places.private.name} and "
             f"{places.partial.name} beside it, as `protect --shard` leaves them"

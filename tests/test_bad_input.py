@@ -53,7 +53,45 @@ def test_a_source_that_is_no_folder_of_images(tmp_path, command, name):
     settings = [] if command == "scan" else ["-o", tmp_path / "out", *EIGHT]
     message = refused_to_start(tmp_path, command, tmp_path / name, *settings)
     assert str(tmp_path / name) in message
-    assert ("is empty" if name == "empty" else "no such folder") in message
+    found = {"empty": "is empty", "missing": "no such folder", "file": "is a file, not a folder"}
+    assert found[name] in message
+
+
+@pytest.mark.parametrize("command", ["check", "verify", "card", "bag"])
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_release_that_is_no_folder(tmp_path, command, name):
+    (tmp_path / "file").write_text("no folder")
+    message = refused_to_start(tmp_path, command, tmp_path / name)
+    assert str(tmp_path / name) in message
+    assert {"missing": "no such folder", "file": "is a file, not a folder"}[name] in message
+
+
+@pytest.mark.parametrize("command", ["check", "verify", "card", "bag"])
+def test_a_release_that_an_interrupted_run_has_not_finished(tmp_path, command):
+    (tmp_path / "out.partial").mkdir()
+    message = refused_to_start(tmp_path, command, tmp_path / "out")
+    assert "out.partial" in message
+    assert "medshield protect --resume" in message
+
+
+def test_shares_of_a_release_whose_name_is_too_long(tmp_path):
+    assert "no shares" in refused_to_start(tmp_path, "merge", tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("command", ["scan", "check", "verify", "card", "bag"])
+def test_a_folder_that_the_system_will_not_look_up(tmp_path, command):
+    name = "x" * 300  # as one without permission does, which root has everywhere
+    message = refused_to_start(tmp_path, command, tmp_path / name)
+    assert "File name too long" in message
+
+
+def test_sources_to_check_against_that_are_none(tmp_path, source):
+    assert medshield("protect", source, "-o", tmp_path / "out", *EIGHT).code == 0
+    (tmp_path / "file").write_text("no folder")
+    for name, found in (("missing", "no such folder"), ("file", "is a file, not a folder")):
+        message = refused_to_start(tmp_path, "check", tmp_path / "out", "--source", tmp_path / name)
+        assert found in message
+        assert "the release was made from" in message
 
 
 def test_a_folder_without_any_image(tmp_path):

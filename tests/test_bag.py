@@ -52,6 +52,14 @@ def test_a_bag_is_valid_and_holds_the_release(tmp_path, release):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out", "out-bag", "out.private"]
 
 
+def test_a_bag_in_place_of_the_release_in_it(tmp_path, release):
+    assert medshield("bag", release).code == 0
+    for command in ("check", "verify"):
+        run = medshield(command, tmp_path / "out-bag")
+        assert run.code == 2
+        assert f"a bag; the release in it is {tmp_path / 'out-bag' / 'data'}" in run.err
+
+
 def test_other_programs_agree(tmp_path, release, program):
     assert medshield("bag", release).code == 0
     made = tmp_path / "out-bag"
@@ -183,7 +191,7 @@ def linked_folder(release):
         (lambda release: (release / "SHA256SUMS").unlink(), "SHA256SUMS: can't be read"),
         (lambda release: (release / "medshield.json").unlink(), "medshield.json: missing"),
         (linked_folder, "more: in the folder or in SHA256SUMS"),
-        (lambda release: shutil.rmtree(release), "not a release"),
+        (lambda release: shutil.rmtree(release), "no such folder"),
     ],
 )
 def test_a_release_that_is_not_sound_is_put_in_no_bag(tmp_path, release, damage, words):

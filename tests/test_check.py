@@ -280,10 +280,14 @@ def test_a_source_that_is_another_one(release, tmp_path):
 
 
 def test_no_release_is_a_usage_error(tmp_path, source, release):
-    for folder in (tmp_path / "none", source, release / "notes.txt"):
+    for folder, found in (
+        (tmp_path / "none", "no such folder"),
+        (source, "not a release"),
+        (release / "notes.txt", "is a file, not a folder"),
+    ):
         run = medshield("check", folder)
         assert run.code == 2
-        assert run.err.startswith(f"medshield: {folder}: not a release")
+        assert run.err.startswith(f"medshield: {folder}: {found}")
     run = medshield("check", release, "--source", tmp_path / "none")
     assert run.code == 2
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -104,6 +105,14 @@ def test_an_unexpected_failure_is_one_line_without_its_words(source, monkeypatch
     run = medshield("scan", source)
     assert run.err.count("\n") == 1
     assert "--verbose" in run.err
+
+
+@pytest.mark.parametrize("typed", [["protct", "in"], ["protect", "in", "--epps", "8/255"]])
+def test_a_typing_mistake_is_answered_in_whole_sentences(typed):
+    run = medshield(*typed)
+    assert run.code == 2
+    assert re.search(r"No such (command|option).*(\? S|\?\) S|; s)ee medshield.* --help$", run.err)
+    assert not re.search(r"[?.)];", run.err)
 
 
 CASES = {

@@ -224,6 +224,24 @@ def test_progress_goes_from_none_to_all(name):
     assert told[-1] == 1
 
 
+@pytest.mark.parametrize("name", ["advt", "robust"])
+def test_progress_goes_on_while_wrong_classes_are_tried(name):
+    images, targets, _ = examples(count=3 * COUNT)
+    told = []
+    METHODS[name](setting()).fit(images, targets, told.append)
+    surrogates = {"advt": 1, "robust": 2}[name]
+    trained = surrogates / (surrogates + 1)
+    assert [share for share in told if trained < share < 1]
+
+
+def test_progress_is_told_within_a_round_of_the_game():
+    images, targets, _ = examples()
+    told = []
+    METHODS["em"](setting(effort=0.02)).fit(images, targets, told.append)
+    assert told == sorted(told)
+    assert told[0] < 1 / (2 * (error_minimizing.MOST_TURNS + 1))
+
+
 @pytest.mark.parametrize(("name", "task"), UNTRAINED)
 def test_what_needs_no_training_keeps_nothing(name, task):
     assert METHODS[name](setting(task)).state() == {}

@@ -78,7 +78,10 @@ class AdversarialTargeted(Method):
                     progress((number + epoch / recipe.epochs) / parts)
             model.eval()
         if 2 < len(self.wrong_classes) <= MOST_CLASSES and targets.min() < targets.max():
-            self.wrong_classes = self._least_taught(images, targets)
+            reached = len(self.asked) / parts
+            self.wrong_classes = self._least_taught(
+                images, targets, lambda done: progress(reached + done / parts)
+            )
         progress(1)
 
     def _next_of_a_cycle(self) -> Tensor:
@@ -91,17 +94,22 @@ class AdversarialTargeted(Method):
         following[order] = order.roll(-1)
         return following
 
-    def _least_taught(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _least_taught(self, images: Tensor, targets: Tensor, progress: Progress) -> Tensor:
         rows = sample(targets, self.setting.key.numpy(self.name, "trials")).to(images.device)
+        count, finished = len(self.wrong_classes), 0
 
         def move(images: Tensor, wrong: Tensor) -> Tensor:
+            nonlocal finished
             crew, steps = self.setting.crew, self.setting.scaled(TRIAL_STEPS)
             own = sharing.own_rows(crew, len(images))
             parts = torch.split(images[own], BLOCK), torch.split(wrong[own], BLOCK)
-            moved = [self._moved(batch, aim, steps) for batch, aim in zip(*parts, strict=True)]
+            moved = []
+            for batch, aim in zip(*parts, strict=True):
+                moved.append(self._moved(batch, aim, steps))
+                finished += 1
+                progress(finished / (len(parts[0]) * count))  # the last part: classifiers
             return sharing.gathered(crew, torch.cat(moved), len(images))
 
-        count = len(self.wrong_classes)
         chosen = least_taught(move, self.surrogates, images[rows], targets[rows], count)
         return torch.tensor(chosen)
 

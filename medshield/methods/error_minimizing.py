@@ -20,7 +20,7 @@ a generator that is learned together with the surrogate; so do we, with these ch
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,11 +116,13 @@ class ErrorMinimizing(Method):
         best = Best()
         with seeded(self.setting.key.number("em", "training")):
             kept: dict[str, Part] = {"learned": self.learned, "step": optimiser, "best": best}
+            rounds = len(self._architectures())
             for turn in checkpoint.loop(MOST_TURNS, **kept):
-                for place in checkpoint.loop(len(self._architectures())):
+                for place in checkpoint.loop(rounds):
                     name = self._architectures()[place]
-                    self._play(name, optimiser, images[own], targets[own], checkpoint)
-                progress((turn + 1) / (MOST_TURNS + 1))
+                    played = self._play(name, optimiser, images[own], targets[own], checkpoint)
+                    for share in played:
+                        progress((turn + (place + share) / rounds) / (MOST_TURNS + 1))
                 goes_on = not victim or best.improves(victim.learns(self._noise), self.state())
                 if not sharing.agreed(self.setting.crew, goes_on):
                     break
@@ -135,8 +137,11 @@ class ErrorMinimizing(Method):
         images: Tensor,
         targets: Tensor,
         checkpoint: Checkpoint,
-    ) -> None:
-        """One round: a new surrogate and the generator make the same loss small."""
+    ) -> Iterator[float]:
+        """One round: a new surrogate and the generator make the same loss small.
+
+        Yields how much of it is done, in (0, 1].
+        """
         task, radius = self.setting.task, self.setting.budget.radius
         weights = even_weights(task, targets)
         surrogate = self._surrogate(name)
@@ -161,6 +166,7 @@ class ErrorMinimizing(Method):
             sharing.add_gradients(crew, surrogate, self.learned["generator"])
             surrogate_step.step()
             generator_step.step()
+            yield (step + 1) / steps
         self.learned["generator"].eval()
         self.learned[name] = surrogate.eval()
 
