@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from medshield.evidence import CellResult, Leakage
@@ -80,4 +81,6 @@ def _column(score: str, selection: str) -> str:
 def _interval(leakage: Leakage | None) -> str:
     if leakage is None:
         return ""
+    if not isfinite(leakage.high - leakage.low):  # clean images may teach nothing
+        return f"{leakage.estimate:.2f} [no bounds]"
     return f"{leakage.estimate:.2f} [{leakage.low:.2f}, {leakage.high:.2f}]"

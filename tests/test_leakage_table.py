@@ -1,5 +1,10 @@
 """The table of what leaks: every score, both epochs, with intervals."""
 
+from dataclasses import replace
+from math import inf
+
+import pytest
+
 from medshield import leakage_table
 from medshield.evidence import CellResult, Leakage
 from medshield.leakage_table import Leaked
@@ -73,3 +78,10 @@ def test_plain_data_has_every_number():
         "low": 0.3 - 0.1,
         "high": 0.3 + 0.1,
     }
+
+
+@pytest.mark.parametrize(("low", "high"), [(-inf, inf), (-inf, 0.3), (0.1, inf)])
+def test_an_interval_without_bounds_is_said_in_words(low, high):
+    unsure = replace(leakage("auroc", LAST, 0.2), low=low, high=high)
+    row = Leaked("em", "8/255", "resnet18:standard", {("auroc", LAST): unsure})
+    assert leakage_table.lines([row])[1][2] == "0.20 [no bounds]"
