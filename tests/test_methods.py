@@ -462,6 +462,7 @@ def fitted_before(victim, monkeypatch):
     def play(name, optimiser, images, targets, checkpoint):
         method.learned["generator"].last.bias.data += 1
         states.append({key: value.clone() for key, value in method.state().items()})
+        yield 1.0
 
     monkeypatch.setattr(method, "_play", play)
     images, targets, _ = examples(count=2 * fresh_victim.FEWEST_ASIDE)

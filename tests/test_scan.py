@@ -237,7 +237,7 @@ def test_classes_of_an_earlier_run_keep_their_numbers(folder):
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), save_png])
 def test_no_folder_or_nothing_in_it_is_an_error(tmp_path, make):
     make(tmp_path / "source")
-    with pytest.raises(InputError, match=r"no such folder|empty"):
+    with pytest.raises(InputError, match=r"no such folder|empty|is a file"):
         look(tmp_path / "source")
 
 
