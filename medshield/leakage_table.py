@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, isnan
 from typing import Any
 
 from medshield.evidence import CellResult, Leakage
@@ -81,6 +81,8 @@ def _column(score: str, selection: str) -> str:
 def _interval(leakage: Leakage | None) -> str:
     if leakage is None:
         return ""
+    if isnan(leakage.estimate):
+        return "unknown"
     if not isfinite(leakage.high - leakage.low):  # clean images may teach nothing
         return f"{leakage.estimate:.2f} [no bounds]"
     return f"{leakage.estimate:.2f} [{leakage.low:.2f}, {leakage.high:.2f}]"

@@ -1,7 +1,7 @@
 """The table of what leaks: every score, both epochs, with intervals."""
 
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 
 import pytest
 
@@ -80,8 +80,16 @@ def test_plain_data_has_every_number():
     }
 
 
-@pytest.mark.parametrize(("low", "high"), [(-inf, inf), (-inf, 0.3), (0.1, inf)])
-def test_an_interval_without_bounds_is_said_in_words(low, high):
-    unsure = replace(leakage("auroc", LAST, 0.2), low=low, high=high)
+@pytest.mark.parametrize(
+    ("estimate", "low", "high", "said"),
+    [
+        (0.2, -inf, inf, "0.20 [no bounds]"),
+        (0.2, -inf, 0.3, "0.20 [no bounds]"),
+        (0.2, 0.1, inf, "0.20 [no bounds]"),
+        (nan, nan, nan, "unknown"),
+    ],
+)
+def test_what_is_not_known_is_said_in_words(estimate, low, high, said):
+    unsure = replace(leakage("auroc", LAST, estimate), low=low, high=high)
     row = Leaked("em", "8/255", "resnet18:standard", {("auroc", LAST): unsure})
-    assert leakage_table.lines([row])[1][2] == "0.20 [no bounds]"
+    assert leakage_table.lines([row])[1][2] == said
