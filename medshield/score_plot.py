@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,15 @@ def _radii(table: BenchmarkTable, rows: Sequence[tuple[Any, ...]]) -> list[str]:
     return [*sorted(known, key=Fraction), UNKNOWN]
 
 
+def _once(rows: Sequence[tuple[Any, ...]]) -> Iterable[tuple[Any, ...]]:
+    """Rows without what releases have in common, such as clean images, more than once."""
+    shared = (CLEAN, GUESS, NOISE)
+    return {
+        (row[4], row[2] if row[4] == NOISE else "") if row[4] in shared else row: row
+        for row in rows
+    }.values()
+
+
 def _panel(
     axes: Any,
     cell: str,
@@ -123,7 +132,7 @@ def _panel(
 ) -> None:
     axes.set_title(cell, fontsize=10)
     places = _places(rows, theirs, methods, radii)
-    for row in rows:
+    for row in _once(rows):
         if row[4] == CLEAN:
             axes.axhline(row[6], color=BLACK, linewidth=1.4, label="clean images")
             if row[7] is not None:

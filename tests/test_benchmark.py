@@ -359,6 +359,19 @@ def test_a_comparison_draws_its_scores(tmp_path):
     assert score_plot.draw(BenchmarkTable((), ()), tmp_path / "empty.png")
 
 
+def test_clean_images_are_drawn_once_however_many_releases_are_compared():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    rows = [
+        ("set", method, "8/255", "a", arm, "auroc", 0.8, 0.1, 0.8, 0.1, 3)
+        for method in ("em", "advt")
+        for arm in ("clean", "protected")
+    ]
+    score_plot._panel(axes, "a", rows, [], ["em", "advt"], ["8/255"])
+    assert len(axes.patches) == 1  # the band
+    assert len(axes.containers) == 2  # the points
+
+
 # MedMNIST
 
 
