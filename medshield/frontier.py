@@ -90,19 +90,31 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def draw(points: Sequence[Point], target: Path) -> bool:
-    """Plot leakage against SSIM as a PNG, a marker per method and a point per eps.
+def figure_for(target: Path, **options: Any) -> Any:
+    """A matplotlib figure; None where that is not installed, and a log line says how to get it.
 
-    Returns:
-        Whether it was drawn: matplotlib is optional, and a log line says how to get it.
+    Args:
+        target: the file that is to be drawn.
+        options: of the figure.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         progress.logger.info("%s: not drawn; pip install 'medshield[plot]'", target.name)
+        return None
+    return Figure(layout="constrained", **options)
+
+
+def draw(points: Sequence[Point], target: Path) -> bool:
+    """Plot leakage against SSIM as a PNG, a marker per method and a point per eps.
+
+    Returns:
+        Whether it was drawn, see `figure_for`.
+    """
+    figure = figure_for(target, figsize=(6.4, 4.4))
+    if figure is None:
         return False
     shown = [point for point in points if point.ssim is not None]
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for number, method in enumerate(dict.fromkeys(point.method for point in shown)):
         own = sorted(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import eq
@@ -14,8 +15,33 @@ from medshield.errors import InputError
 Item = TypeVar("Item")
 
 
-class Chosen(Sequence[Item], Generic[Item]):
-    """Some items of a long sequence, in their order; each is read when it is asked for.
+class OnDemand(Sequence[Item], Generic[Item]):
+    """A sequence whose items are made when they are asked for.
+
+    Slices are made so, too. Sent to another process, it becomes a tuple of its items.
+    """
+
+    @abstractmethod
+    def at(self, place: int) -> Item:
+        """The item at a place, from 0 to one less than their number."""
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Item]: ...
+    def __getitem__(self, place: int | slice) -> Item | Sequence[Item]:
+        places = range(len(self))
+        return Chosen(self, places[place]) if isinstance(place, slice) else self.at(places[place])
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self.at, range(len(self)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (list(self),)
+
+
+class Chosen(OnDemand[Item]):
+    """Some items of a long sequence, in their order.
 
     Args:
         items: all of them.
@@ -29,26 +55,12 @@ class Chosen(Sequence[Item], Generic[Item]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, place: int) -> Item: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Item]: ...
-    def __getitem__(self, place: int | slice) -> Item | Sequence[Item]:
-        if isinstance(place, slice):
-            return Chosen(self._items, self._places[place])
+    def at(self, place: int) -> Item:
         return self._items[self._places[place]]
 
-    def __iter__(self) -> Iterator[Item]:
-        return (self._items[place] for place in self._places)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return tuple, (list(self),)
-
-
-class KeptLines(Sequence[Item], Generic[Item]):
-    """Items that lie in a file; eight bytes of memory each.
-
-    Threads may read it at the same time. Sent to another process, it becomes a tuple of its items.
+class KeptLines(OnDemand[Item]):
+    """Items that lie in a file; eight bytes of memory each. Threads may read it at the same time.
 
     Args:
         file: stays open as long as this lives; it may have lost its name.
@@ -64,17 +76,13 @@ class KeptLines(Sequence[Item], Generic[Item]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, place: int) -> Item: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Item]: ...
-    def __getitem__(self, place: int | slice) -> Item | Sequence[Item]:
-        if isinstance(place, slice):
-            return Chosen(self, range(*place.indices(len(self))))
-        return self._read(self.line(range(len(self))[place]))
+    def at(self, place: int) -> Item:
+        return self._read(self.line(place))
 
-    def __iter__(self) -> Iterator[Item]:
-        return (self[place] for place in range(len(self)))
+    def line(self, place: int) -> bytes:
+        """A line as it lies there; `place` counts from 0."""
+        start, end = self._starts[place], self._starts[place + 1]
+        return os.pread(self._file.fileno(), end - start, start)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str | bytes):
@@ -82,14 +90,6 @@ class KeptLines(Sequence[Item], Generic[Item]):
         return len(self) == len(other) and all(map(eq, self, other))
 
     __hash__ = None  # type: ignore[assignment]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return tuple, (list(self),)
-
-    def line(self, place: int) -> bytes:
-        """A line as it lies there; `place` counts from 0."""
-        start, end = self._starts[place], self._starts[place + 1]
-        return os.pread(self._file.fileno(), end - start, start)
 
 
 def spooled(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from medshield.formats import DecodedImage, codec_named
 from medshield.formats.series import Frames, MadeFrames, held
 from medshield.generator import Generator
 from medshield.journal import Finished
-from medshield.kept_lines import Chosen
+from medshield.kept_lines import OnDemand
 from medshield.manifest import Record
 from medshield.methods.base import BLOCK
 from medshield.movement import Movement
@@ -258,7 +258,7 @@ def _within_memory() -> Iterator[None]:
         raise RefusedFile(NO_MEMORY) from error
 
 
-class Blocks(Sequence[list[SourceFile]]):
+class Blocks(OnDemand[list[SourceFile]]):
     """Runs of files that fill a block of the method's, or the memory that one may take.
 
     Args:
@@ -286,14 +286,7 @@ class Blocks(Sequence[list[SourceFile]]):
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    @overload
-    def __getitem__(self, place: int) -> list[SourceFile]: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[list[SourceFile]]: ...
-    def __getitem__(self, place: int | slice) -> list[SourceFile] | Sequence[list[SourceFile]]:
-        if isinstance(place, slice):
-            return Chosen(self, range(*place.indices(len(self))))
-        place = range(len(self))[place]
+    def at(self, place: int) -> list[SourceFile]:
         return list(self._files[self._ends[place] : self._ends[place + 1]])
 
 

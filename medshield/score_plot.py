@@ -8,10 +8,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from medshield import progress
 from medshield.arms import CLEAN, NOISE, PROTECTED
 from medshield.benchmark_table import GUESS, UNKNOWN, BenchmarkTable, BesidePaper
-from medshield.frontier import COLOURS, MARKERS
+from medshield.frontier import COLOURS, MARKERS, figure_for
 from medshield.paper_figures import SOURCE
 
 BLACK, GREY = COLOURS[6], "0.45"
@@ -34,13 +33,8 @@ def draw(table: BenchmarkTable, target: Path) -> bool:
         target: the file to write.
 
     Returns:
-        Whether it was drawn: matplotlib is optional, and a log line says how to get it.
+        Whether it was drawn, see `frontier.figure_for`.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        progress.logger.info("%s: not drawn; pip install 'medshield[plot]'", target.name)
-        return False
     score = _score(table)
     rows = [row for row in table.rows if row[5] == score]
     cells = list(dict.fromkeys(row[3] for row in rows))
@@ -49,7 +43,9 @@ def draw(table: BenchmarkTable, target: Path) -> bool:
     methods = _methods(table, rows)
     side = max(2.8, 1.0 + 0.62 * len(methods))
     across = max(5.6, 1.4 + width * side)
-    figure = Figure(figsize=(across, 1.7 + height * 2.7), layout="constrained")
+    figure = figure_for(target, figsize=(across, 1.7 + height * 2.7))
+    if figure is None:
+        return False
     panels = figure.subplots(height, width, squeeze=False, sharey=True)
     radii = _radii(table, rows)
     for number, axes in enumerate(panels.flat):

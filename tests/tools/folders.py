@@ -7,6 +7,7 @@ take its pixels, put them back and write it. It looks at nothing and checks noth
 as a command with `--method synthetic` and labels from a table: it looks at every file, perturbs,
 writes, decodes what it wrote, and measures it. Seconds are of the whole command, from start to end;
 memory is what all of its processes hold together (their proportional set size), at its highest.
+`scan` alone, of one process, tells what `protect` holds before it loads PyTorch.
 """
 
 import argparse
@@ -143,7 +144,7 @@ def protect(source: Path, target: Path, workers: int) -> list[str]:
 
 
 def rows_of(kind: str, side: int, files: int, workers: list[int]) -> list[list[str]]:
-    """The rows of one folder: the plain loop, and `protect` with each number of workers."""
+    """The rows of one folder: the plain loop, `protect` by each number of workers, and `scan`."""
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"
         make_folder(source, kind, side, files)
@@ -153,6 +154,8 @@ def rows_of(kind: str, side: int, files: int, workers: list[int]) -> list[list[s
         for count in workers:
             name = f"protect, {count} worker" + "s" * (count > 1)
             ways[name] = protect(source, Path(scratch) / f"release-{count}", count)
+        ways["scan"] = [sys.executable, "-m", "medshield", "scan", str(source), "-q"]
+        ways["scan"] += ["--workers", "1"]
         rows, plain = [], 0.0
         for name, command in ways.items():
             found = measured(command)
