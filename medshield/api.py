@@ -84,7 +84,8 @@ def scan(
 
     Args:
         source: the folder of images; nothing is written to it.
-        labels: a CSV with a label per image; None to look for one. "none" to use none.
+        labels: a CSV with a label per image, or per folder of a patient; None to look for one.
+            "none" to use none.
         path_col, label_col, patient_col, split_col: names of its columns.
         masks: a folder of masks, inside the source.
         label_tag: the DICOM tag that holds the class, "GGGG,EEEE".
@@ -184,7 +185,8 @@ def protection(
         surrogate_weights: FILE or NAME=FILE of ImageNet weights, for one more surrogate of robust.
         min_ssim: structural similarity that every frame keeps, in (0, 1).
         generator: apply this fitted generator instead of fitting a method.
-        labels: a CSV with a label per image; None to look for one. "none" to use none.
+        labels: a CSV with a label per image, or per folder of a patient; None to look for one.
+            "none" to use none.
         path_col, label_col, patient_col, split_col: names of its columns.
         masks: a folder of masks, inside the source.
         label_tag: the DICOM tag that holds the class, "GGGG,EEEE".

@@ -155,8 +155,8 @@ labelling = options(
         "--labels",
         type=FOLDER,
         metavar="CSV|none",
-        help="CSV with a label per image; found by itself if absent. none: use no labels, but "
-        "clusters of images that look alike, which protects far less.",
+        help="CSV with a label per image, or per folder of a patient; found by itself if absent. "
+        "none: use no labels, but clusters of images that look alike, which protects far less.",
     ),
     option("--path-col", help="Its column of image paths."),
     option("--label-col", help="Its column of labels, or several finding columns: A,B,C."),

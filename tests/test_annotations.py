@@ -655,3 +655,109 @@ def test_real_folders(real_data, folder, task, images, classes, grouped):
     if task == "segmentation":
         assert len(found.masks) == images
         assert all(Path(path).stem == Path(a.mask).stem for path, a in found.by_path.items())
+
+
+SUBJECTS = ("sub-01", "sub-02", "sub-03", "sub-04")
+
+
+def people(tree):
+    """Folders of people with two images each, as BIDS has them."""
+    return tree(*(f"{n}/{part}/{n}_{part}.nii.gz" for n in SUBJECTS for part in ("anat", "func")))
+
+
+PEOPLE = "participant_id\tage\tdiagnosis\nsub-01\t50\tAD\nsub-02\t51\tCN\nsub-03\t52\tAD\n"
+
+
+def test_a_table_of_people_labels_every_image_in_their_folders(tree):
+    source = people(tree)
+    write(source / "participants.tsv", PEOPLE + "sub-04\t53\tCN\n")
+    found = find(source)
+    assert labels(found) == {
+        f"{name}/{part}/{name}_{part}.nii.gz": label
+        for name, label in zip(SUBJECTS, ("AD", "CN") * 2, strict=True)
+        for part in ("anat", "func")
+    }
+    assert {a.patient for a in found.by_path.values()} == {*SUBJECTS}
+    assert found.tables == {"participants.tsv"}
+    assert (
+        "labels: participants.tsv, column 'diagnosis' (2 classes), 8 images in the folders of 4 of "
+        "4 rows" in found.notes
+    )
+
+
+def test_people_without_folders_and_folders_without_people_are_told_of(tree):
+    source = people(tree)
+    write(source / "participants.tsv", PEOPLE)
+    assert refusal(source).startswith("2 of 8 images have no label, such as sub-04/")
+    write(source / "participants.tsv", PEOPLE + f"sub-04\t53\tCN\n{SECRET}\t53\tCN\n")
+    assert refusal(source).startswith("1 rows name no image in the source, such as a row of")
+    assert len(find(source, allow_missing=True).by_path) == 8
+
+
+def test_people_whose_label_is_blank_have_none(tree):
+    source = people(tree)
+    write(source / "participants.tsv", PEOPLE + "sub-04\t53\tn/a\n")
+    assert refusal(source).startswith("2 of 8 images have no label")
+    assert len(find(source, allow_missing=True).by_path) == 6
+
+
+def test_a_table_of_people_may_lie_elsewhere_and_be_named_like_anything(tree, tmp_path):
+    source = people(tree)
+    write(tmp_path / "who.csv", "pat_no,outcome\nsub-01,1\nsub-02,0\nsub-03,1\nsub-04,0\n")
+    found = find(source, labels=tmp_path / "who.csv", path_column="pat_no", label_column="outcome")
+    assert labels(found)["sub-03/func/sub-03_func.nii.gz"] == "1"
+    assert found.by_path["sub-03/func/sub-03_func.nii.gz"].patient == "sub-03"
+
+
+def test_other_columns_of_people_are_no_labels_unless_named(tree):
+    source = people(tree)
+    rows = "".join(f"sub-0{n}\t{20 + n}\n" for n in range(1, 5))
+    write(source / "phenotype/moca.tsv", "participant_id\tmoca\n" + rows)
+    write(source / "participants.tsv", PEOPLE + "sub-04\t53\tCN\n")
+    assert set(labels(find(source)).values()) == {"AD", "CN"}
+    assert set(labels(find(source, label_column="age")).values()) == {"50", "51", "52", "53"}
+
+
+def test_findings_of_people_are_read_where_they_are_named(tree):
+    source = people(tree)
+    write(source / "p.csv", "patient,a,b\nsub-01,1,0\nsub-02,0,1\nsub-03,1,1\nsub-04,0,0\n")
+    found = find(source, label_column="a,b")
+    assert found.task == "multilabel"
+    assert findings(found)["sub-03/anat/sub-03_anat.nii.gz"] == {"a", "b"}
+
+
+def test_scans_of_a_person_are_no_labels_by_their_time(tree):
+    source = people(tree)
+    write(source / "participants.tsv", PEOPLE + "sub-04\t53\tCN\n")
+    for name in SUBJECTS:
+        rows = "".join(
+            f"{part}/{name}_{part}.nii.gz\t1877-06-15T13:45:{name[-2:]}\n"
+            for part in ("anat", "func")
+        )
+        write(source / name / f"{name}_scans.tsv", "filename\tacq_time\n" + rows)
+    assert set(labels(find(source)).values()) == {"AD", "CN"}
+
+
+def test_a_table_of_classes_is_not_one_of_people(tree):
+    """Folders are classes here, and a table describes them."""
+    source = tree(*(f"{name}/{n}.png" for name in ("x", "y") for n in range(3)))
+    write(source / "classes.csv", "class,meaning\nx,one\ny,two\n")
+    found = find(source)
+    assert labels(found)["x/0.png"] == "x"
+    assert all(a.patient is None for a in found.by_path.values())
+
+
+def test_a_table_of_files_is_one_of_files_though_it_names_people_too(tree):
+    source = people(tree)
+    images = [f"{n}/anat/{n}_anat.nii.gz" for n in SUBJECTS]
+    rows = "".join(f"{i},{i[:6]},{c}\n" for i, c in zip(images, CLASSES, strict=True))
+    write(source / "t.csv", "filename,subject,label\n" + rows)
+    assert len(find(source, allow_missing=True).by_path) == 4
+
+
+def test_the_column_of_the_label_is_not_taken_for_the_patient(tree):
+    source = tree(*FOUR)
+    write(source / "t.csv", table_of(FOUR, "filename,group"))
+    found = find(source, label_column="group")
+    assert labels(found) == EXPECTED
+    assert all(a.patient is None for a in found.by_path.values())

@@ -320,7 +320,6 @@ def bids_errors(root):
 def test_a_bids_data_set_goes_in_and_a_valid_one_comes_out(tmp_path, typed):
     source = bids(tmp_path / "bids")
     assert not bids_errors(source)
-    (tmp_path / "bids_labels.py").write_text(only("## BIDS", "python"))
     typed(only("## BIDS", "sh"), MEDSHIELD_CARD="true")
     release = tmp_path / "bids-protected"
     names = (source / ".bidsignore").read_text().split()
@@ -334,8 +333,9 @@ def test_a_bids_data_set_goes_in_and_a_valid_one_comes_out(tmp_path, typed):
     assert len(images) == 8
     for name, line in lines.items():
         assert line["status"] == ("protected" if name in images else "copied")
-    labels = (tmp_path / "labels.csv").read_text().splitlines()
-    assert labels[1] == "sub-01/anat/sub-01_T1w.nii.gz,AD,sub-01"
+    found = package.scan(source).to_json()
+    assert found["class_counts"] == {"AD": 4, "CN": 4}
+    assert found["patients"] == 8
 
     (release / ".bidsignore").unlink()
     errors = bids_errors(release)

@@ -67,6 +67,20 @@ class ImagePaths:
         names = (posixpath.basename(image).casefold() for image in self._images)
         return frozenset(name for name in names if without_extension(name) != name)
 
+    @cached_property
+    def _by_folder(self) -> dict[str, list[str]]:
+        """The images, masks left out, by the name of each folder that they lie in."""
+        index: dict[str, list[str]] = defaultdict(list)
+        for image in self._images:
+            if image not in self._masks:
+                for folder in set(image.split("/")[:-1]):
+                    index[folder].append(image)
+        return dict(index)
+
+    def in_folder(self, name: str) -> list[str]:
+        """The images below every folder of that very name."""
+        return self._by_folder.get(name, [])
+
     def knows(self, value: str) -> bool:
         """Whether a cell may name an image: a quick look at its last component only."""
         name = value.replace("\\", "/").rpartition("/")[2].casefold()

@@ -31,12 +31,23 @@ PATIENT_NAMES = (
     *("caseid", "case", "lesionid", "lesion", "sourceimage", "studyinstanceuid", "studyid"),
     *("study", "groupid", "group"),
 )
+FOLDER_NAMES = tuple(name for name in PATIENT_NAMES if name not in ("groupid", "group"))
+"""Of columns whose cells may name folders: those of whom or what the images are of."""
 SPLIT_NAMES = ("split", "datasplit", "set", "subset", "partition", "fold", "phase", "usage")
 # What describes a person or a picture and is often coded as 0 and 1, but is no finding.
 COVARIATE_NAMES = frozenset(
     {"", "age", "patientage", "sex", "gender", "patientsex", "patientgender", "male", "female"}
     | {"view", "viewposition", "frontallateral", "appa", "laterality", "index", "unnamed0"}
-    | {"fold", "followup"}
+    | {
+        "fold",
+        "followup",
+        "acqtime",
+        "acquisitiontime",
+        "acquisitiondate",
+        "studydate",
+        "studytime",
+    }
+    | {"date", "time", "session", "sessionid", "handedness", "species", "site"}
 )
 SPLITS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
@@ -70,6 +81,7 @@ class Columns:
     """What the columns of a table mean, by their position.
 
     Attributes:
+        path: whose cells name images, or folders of them.
         labels: none; one column of class names; or several findings of 0, 1, -1 and blank.
         listed: whether the one column lists any number of findings, separated by `|`.
         notes: what was seen and not used.
@@ -132,6 +144,30 @@ def path_column(
     return max(good, key=lambda column: fits[column], default=None)
 
 
+def folder_column(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    images: ImagePaths,
+    options: AnnotationOptions,
+) -> int | None:
+    """The column that names folders, of patients for example: by the user's word or by its name.
+
+    A tenth of its cells must be folders. Of several columns, the one that tells most folders apart.
+    """
+    wanted = options.path_column or options.patient_column
+    best, most = None, 0
+    for column, name in enumerate(header):
+        if wanted is not None and column != column_index(header, wanted):
+            continue
+        if wanted is None and not is_named(name, FOLDER_NAMES):
+            continue
+        cells = {row[column] for row in rows if row[column]}
+        known = sum(bool(images.in_folder(cell)) for cell in cells)
+        if known > most and known >= 0.1 * len(cells):
+            best, most = column, known
+    return best
+
+
 def column_index(header: Sequence[str], name: str) -> int | None:
     """The column of that name: exactly, or else without signs, spaces and case."""
     if name in header:
@@ -140,7 +176,12 @@ def column_index(header: Sequence[str], name: str) -> int | None:
 
 
 def infer_columns(
-    header: Sequence[str], rows: Sequence[Sequence[str]], path: int, options: AnnotationOptions
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    path: int,
+    options: AnnotationOptions,
+    *,
+    of_folders: bool = False,
 ) -> Columns:
     """Tell the label, patient and split columns, by the user's word, by name, or by content.
 
@@ -149,6 +190,8 @@ def infer_columns(
         rows: those that name an image.
         path: the column of paths.
         options: the columns that the user named; one that this table lacks has no such column.
+        of_folders: whether its cells are names of folders. Such a table tells much of a person,
+            so labels are not told from the content of its columns.
 
     Raises:
         InputError: a named column holds what it can't hold.
@@ -160,9 +203,14 @@ def infer_columns(
     if options.patient_column is not None:
         patient = column_index(header, options.patient_column)
     else:
-        patient = _firstis_named(header, free, PATIENT_NAMES)
+        named = free | ({path: [row[path] for row in rows]} if of_folders else {})
+        label = options.label_column and column_index(header, options.label_column)
+        named = {i: values for i, values in named.items() if i != label}
+        patient = _first_named(header, named, PATIENT_NAMES)
+        if patient is None and of_folders:
+            patient = path
     free = {i: values for i, values in free.items() if i != patient}
-    labels = _label_columns(header, free, options)
+    labels = _label_columns(header, free, options, by_content=not of_folders)
     listed = len(labels) == 1 and (
         any("|" in cell for cell in cells[labels[0]])
         or _plain(header[labels[0]]) == "findinglabels"
@@ -170,7 +218,7 @@ def infer_columns(
     return Columns(path, labels, listed, patient, split, tuple(notes))
 
 
-def _firstis_named(
+def _first_named(
     header: Sequence[str], cells: Mapping[int, Sequence[str]], names: Sequence[str]
 ) -> int | None:
     """The column with the likeliest of the names, where it is not all blank."""
@@ -198,7 +246,7 @@ def _split_column(
                 "test (or training, valid, validation, dev, testing)"
             )
         return wanted
-    named = _firstis_named(header, cells, SPLIT_NAMES)
+    named = _first_named(header, cells, SPLIT_NAMES)
     if named is not None and named not in holding:
         notes.append(
             f"column {header[named]!r} is no split: its values are not train, val and test"
@@ -207,15 +255,21 @@ def _split_column(
 
 
 def _label_columns(
-    header: Sequence[str], cells: Mapping[int, Sequence[str]], options: AnnotationOptions
+    header: Sequence[str],
+    cells: Mapping[int, Sequence[str]],
+    options: AnnotationOptions,
+    *,
+    by_content: bool,
 ) -> tuple[int, ...]:
     """One column of class names, or several of findings, or none."""
     findings = [i for i, values in cells.items() if _are_findings(values)]
     if options.label_column is not None:
         return _wanted_labels(header, findings, options.label_column)
-    named = _firstis_named(header, cells, LABEL_NAMES)
+    named = _first_named(header, cells, LABEL_NAMES)
     if named is not None:
         return (named,)
+    if not by_content:
+        return ()
     others = {i for i in cells if _plain(header[i]) not in (*COVARIATE_NAMES, *PATH_NAMES)}
     findings = [i for i in findings if i in others]
     if len(findings) > 1:

@@ -18,6 +18,7 @@ from medshield.dataset.label_columns import (
     PATIENT_NAMES,
     SPLITS,
     Columns,
+    folder_column,
     infer_columns,
     is_blank,
     is_named,
@@ -53,12 +54,14 @@ class Table:
     inside: bool
 
 
-def read_table(path: Path, name: str, images: ImagePaths, inside: bool) -> Table | None:
+def read_table(
+    path: Path, name: str, images: ImagePaths, options: AnnotationOptions, inside: bool
+) -> Table | None:
     """Read a CSV or TSV file of any usual delimiter and encoding.
 
     Returns:
         None where the file has nothing to do with the images: no column is named like one of
-        paths, and no cell of the first rows names an image.
+        paths, and no cell of the first rows names an image, or a folder of a patient's images.
 
     Raises:
         InputError: it can't be read, or rows and header do not fit together.
@@ -68,7 +71,7 @@ def read_table(path: Path, name: str, images: ImagePaths, inside: bool) -> Table
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         lines = ([cell.strip() for cell in row] for row in reader if any(map(str.strip, row)))
         preview = list(islice(lines, FIRST_ROWS))
-        if not _speaks_of(images, preview):
+        if not _speaks_of(images, preview, options):
             return None
         rows = preview + list(lines)
     except OSError as error:
@@ -86,15 +89,24 @@ def read_table(path: Path, name: str, images: ImagePaths, inside: bool) -> Table
                 f"{name}: data row {number} has {len(row)} cells where the first row has {width}; "
                 "quote cells that hold the delimiter"
             )
-    padded = [(row + [""] * width)[:width] for row in rows]
-    return Table(path, name, tuple(header), padded, inside)
+    return Table(path, name, tuple(header), _filled_up(rows, width), inside)
 
 
-def _speaks_of(images: ImagePaths, rows: list[list[str]]) -> bool:
-    """Whether a cell of the first row is named like paths, or any cell names an image."""
-    return any(is_named(cell, PATH_NAMES) for row in rows[:1] for cell in row) or any(
-        images.knows(cell) for row in rows for cell in row
+def _speaks_of(images: ImagePaths, rows: list[list[str]], options: AnnotationOptions) -> bool:
+    """Whether a cell of the first row is named like paths, or any names an image or a folder."""
+    if not rows:
+        return False
+    header, *rest = rows
+    return (
+        any(is_named(cell, PATH_NAMES) for cell in header)
+        or any(images.knows(cell) for row in rows for cell in row)
+        or folder_column(header, _filled_up(rest, len(header)), images, options) is not None
     )
+
+
+def _filled_up(rows: list[list[str]], width: int) -> list[list[str]]:
+    """Rows of as many cells as the header has."""
+    return [(row + [""] * width)[:width] for row in rows]
 
 
 def _decoded(content: bytes) -> str:
@@ -136,9 +148,10 @@ class MatchedTables:
     Attributes:
         tables: those of which some row names an image.
         columns: what their columns mean.
-        rows: image, table and cells.
+        rows: image, table and cells; a row that names a folder is there for each image in it.
         unmatched: the paths of rows that name no image, of tables inside the source.
-        total: how many rows name a file.
+        total: how many rows name a file, or a folder.
+        folders: how many of them name a folder of images; None in a table of files.
     """
 
     tables: tuple[Table, ...]
@@ -146,6 +159,7 @@ class MatchedTables:
     rows: list[tuple[str, Table, list[str]]]
     unmatched: tuple[str, ...]
     total: int
+    folders: int | None = None
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -189,9 +203,44 @@ def match_tables(
 ) -> MatchedTables | None:
     """Match the rows of tables of one header with images; None where no row names one.
 
+    A row names a file or, where none of them does, a folder: then it speaks of each image in it.
+
     Raises:
         InputError: a path fits more than one image.
     """
+    return _match_files(tables, images, options) or _match_folders(tables, images, options)
+
+
+def _match_folders(
+    tables: Sequence[Table], images: ImagePaths, options: AnnotationOptions
+) -> MatchedTables | None:
+    """Match rows with the images in the folders that they name, such as those of a patient."""
+    header = tables[0].header
+    column = folder_column(header, [row for table in tables for row in table.rows], images, options)
+    if column is None:
+        return None
+    named = [(table, row) for table in tables for row in table.rows if row[column]]
+    hits = [(table, row) for table, row in named if images.in_folder(row[column])]
+    rows = [(image, table, row) for table, row in hits for image in images.in_folder(row[column])]
+    matched = {table.name for table, _ in hits}
+    return MatchedTables(
+        tuple(table for table in tables if table.name in matched),
+        infer_columns(header, [row for _, row in hits], column, options, of_folders=True),
+        rows,
+        tuple(
+            f"a row of {table.name}"  # a folder's name may be a patient's
+            for table, row in named
+            if table.inside and table.name in matched and not images.in_folder(row[column])
+        ),
+        sum(table.name in matched for table, _ in named),
+        len(hits),
+    )
+
+
+def _match_files(
+    tables: Sequence[Table], images: ImagePaths, options: AnnotationOptions
+) -> MatchedTables | None:
+    """Match rows with the images whose paths they hold."""
     header = tables[0].header
     every_row = [row for table in tables for row in table.rows]
     column = path_column(header, every_row, images, options.path_column)

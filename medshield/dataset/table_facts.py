@@ -102,7 +102,7 @@ class TableFacts:
         """Read tables, match those of one header together, and keep what they say."""
         by_header: dict[tuple[str, ...], list[Table]] = defaultdict(list)
         for path, name in candidates.items():
-            table = read_table(path, name, self._paths, inside)
+            table = read_table(path, name, self._paths, self._options, inside)
             if table is None:
                 self.ignored.append(f"{name} names no image")
             else:
@@ -204,13 +204,20 @@ def _label_notes(group: MatchedTables) -> Iterable[str]:
     else:
         kind = "findings" if group.task == "multilabel" else "classes"
         column = f"column {names[0]!r} ({classes} {kind})"
-    yield f"labels: {group.name}, {column}, {len(group.rows)} of {group.total} rows matched"
+    yield f"labels: {group.name}, {column}, {_matched(group)}"
     if len(names) > 1:
         cells = [row[i].casefold() for _, _, row in group.rows for i in group.columns.labels]
         uncertain = sum(FINDING_VALUES.get(cell) == -1 for cell in cells)
         blank = sum(map(is_blank, cells))
         if uncertain or blank:
             yield f"{group.name}: {uncertain} uncertain (-1) and {blank} blank findings count as 0"
+
+
+def _matched(group: MatchedTables) -> str:
+    """How many rows name images."""
+    if group.folders is None:
+        return f"{len(group.rows)} of {group.total} rows matched"
+    return f"{len(group.rows)} images in the folders of {group.folders} of {group.total} rows"
 
 
 def _merge(
