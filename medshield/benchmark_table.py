@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -174,7 +175,7 @@ class BenchmarkTable:
         return finite(document)  # type: ignore[no-any-return]
 
     def to_markdown(self) -> str:
-        """Every score (best epoch on released data in brackets); leakage; cost; visibility."""
+        """Every score (best epoch on released data in brackets); why; leakage; cost; visibility."""
         notes = [f"- {note}" for note in self.notes]
         return "\n\n".join([*map(_markdown, self._tables()), "\n".join(notes)]).rstrip()
 
@@ -198,6 +199,7 @@ class BenchmarkTable:
     def _tables(self) -> list[list[list[str]]]:
         return [
             self._score_lines(),
+            self._verdict_lines(),
             leakage_table.lines(self.leaked),
             cost_table.lines(self.costs),
             frontier.lines(self.points),
@@ -210,8 +212,8 @@ class BenchmarkTable:
             value = f"{last:.3f}" + (f" ±{spread:.3f}" if spread is not None else "")
             value += "" if best is None else f" ({best:.3f})"
             table.setdefault(line_of(method, eps, cell, arm), {})[score] = value
-        for method, eps, cell, verdict, why in self.verdicts:
-            table[(cell, f"{method} {eps}")]["verdict"] = f"{verdict}: {why}"
+        for method, eps, cell, verdict, _ in self.verdicts:
+            table[(cell, f"{method} {eps}")]["verdict"] = verdict
         theirs = []
         for one in self.paper:
             theirs = [f"{SOURCE}, {one.figure.score}"]
@@ -220,6 +222,17 @@ class BenchmarkTable:
         order = sorted(table, key=lambda key: (key[0], _rank(key[1])))
         rows = [[*key, *(table[key].get(score, "") for score in header[2:])] for key in order]
         return [header, *rows]
+
+    def _verdict_lines(self) -> list[list[str]]:
+        """Why each verdict came about; one line for all images that have the same of a cell."""
+        images: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+        for method, eps, cell, verdict, why in self.verdicts:
+            images[cell, verdict, why].append(f"{method} {eps}")
+        rows = [
+            [cell, verdict, ", ".join(sorted(names)), why]
+            for (cell, verdict, why), names in sorted(images.items())
+        ]
+        return [["cell", "verdict", "images", "why"], *rows]
 
 
 def _markdown(lines: list[list[str]]) -> str:

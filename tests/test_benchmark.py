@@ -477,3 +477,20 @@ def stopping(function, count):
         return function(*arguments)
 
     return run
+
+
+def test_the_reason_of_a_verdict_stands_once_for_all_images_that_share_it():
+    """And not in the table of scores, which it would make too wide to read."""
+    few = "the victim learned too little"
+    what = ("8/255", "resnet18:standard", "protected", "accuracy", 0.5, None, None, None, 1)
+    rows = [("images", method, *what) for method in ("em", "advt", "robust")]
+    verdicts = [
+        ("em", "8/255", "resnet18:standard", "inconclusive", few),
+        ("advt", "8/255", "resnet18:standard", "inconclusive", few),
+        ("robust", "8/255", "resnet18:standard", "protected", "nothing leaks"),
+    ]
+    text = BenchmarkTable(tuple(rows), tuple(verdicts)).to_markdown()
+    assert "| resnet18:standard | em 8/255 | 0.500 | inconclusive |\n" in text
+    assert f"| resnet18:standard | inconclusive | advt 8/255, em 8/255 | {few} |\n" in text
+    assert "| resnet18:standard | protected | robust 8/255 | nothing leaks |\n" in text
+    assert text.count(few) == 1
