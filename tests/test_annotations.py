@@ -580,8 +580,8 @@ def test_tables_of_different_kinds_are_refused(tree):
     ("options", "said"),
     [
         ({"labels": Path("none.csv")}, "--labels: none.csv is not a file"),
-        ({"labels": Path("odd.csv")}, "--labels: odd.csv names no image; --path-col names"),
-        ({"labels": Path("gone.csv")}, "--labels: gone.csv names no image; --path-col names"),
+        ({"labels": Path("odd.csv")}, "--labels: odd.csv names no image; name the column"),
+        ({"labels": Path("gone.csv")}, "--labels: gone.csv names no image; name the column"),
         ({"path_column": "nope"}, "--path-col: no label table has a column 'nope'"),
         ({"label_column": "nope"}, "--label-col: no label table has a column 'nope' (columns: "),
         ({"label_column": "label,age"}, "column 'label' holds other values than 0, 1, -1"),
@@ -761,3 +761,25 @@ def test_the_column_of_the_label_is_not_taken_for_the_patient(tree):
     found = find(source, label_column="group")
     assert labels(found) == EXPECTED
     assert all(a.patient is None for a in found.by_path.values())
+
+
+def test_a_named_table_needs_no_name_for_its_column_of_folders(tree, tmp_path):
+    source = people(tree)
+    write(tmp_path / "who.csv", "code,outcome\nsub-01,1\nsub-02,0\nsub-03,1\nsub-04,0\n")
+    found = find(source, labels=tmp_path / "who.csv", label_column="outcome")
+    assert labels(found)["sub-03/func/sub-03_func.nii.gz"] == "1"
+    assert found.by_path["sub-03/func/sub-03_func.nii.gz"].patient == "sub-03"
+
+
+def test_a_named_table_that_names_nothing_says_which_columns_it_has(tree, tmp_path):
+    source = people(tree)
+    write(tmp_path / "who.csv", f"code,outcome\n{SECRET},1\nB,0\n")
+    assert refusal(source, labels=tmp_path / "who.csv", label_column="outcome") == (
+        "--labels: who.csv names no image; name the column of file names with --path-col, or that "
+        "of patients' folders with --patient-col (columns: code, outcome)"
+    )
+
+
+def test_a_named_table_of_nothing_is_one_line(tree, tmp_path):
+    write(tmp_path / "who.csv", "\n\n")
+    assert refusal(people(tree), labels=tmp_path / "who.csv").startswith("who.csv: holds nothing;")

@@ -150,20 +150,23 @@ def folder_column(
     images: ImagePaths,
     options: AnnotationOptions,
 ) -> int | None:
-    """The column that names folders, of patients for example: by the user's word or by its name.
+    """The column that names folders, of patients for example, by the user's word or by its name.
 
-    A tenth of its cells must be folders. Of several columns, the one that tells most folders apart.
+    A tenth of its cells must be folders. In a table that the user named, any column will do of
+    which half are. Of several columns, the one that tells most folders apart.
     """
     wanted = options.path_column or options.patient_column
     best, most = None, 0
     for column, name in enumerate(header):
-        if wanted is not None and column != column_index(header, wanted):
-            continue
-        if wanted is None and not is_named(name, FOLDER_NAMES):
-            continue
-        cells = {row[column] for row in rows if row[column]}
+        if wanted is not None:
+            share = 0.1 if column == column_index(header, wanted) else None
+        elif is_named(name, FOLDER_NAMES):
+            share = 0.1
+        else:
+            share = 0.5 if options.labels is not None else None
+        cells = {row[column] for row in rows if row[column]} if share else set()
         known = sum(bool(images.in_folder(cell)) for cell in cells)
-        if known > most and known >= 0.1 * len(cells):
+        if share and known > most and known >= share * len(cells):
             best, most = column, known
     return best
 

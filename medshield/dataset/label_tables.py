@@ -60,8 +60,9 @@ def read_table(
     """Read a CSV or TSV file of any usual delimiter and encoding.
 
     Returns:
-        None where the file has nothing to do with the images: no column is named like one of
-        paths, and no cell of the first rows names an image, or a folder of a patient's images.
+        None where the file has nothing to do with the images, unless the user named it: no column
+        is named like one of paths, and no cell of the first rows names an image, or a folder of a
+        patient's images.
 
     Raises:
         InputError: it can't be read, or rows and header do not fit together.
@@ -71,13 +72,17 @@ def read_table(
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         lines = ([cell.strip() for cell in row] for row in reader if any(map(str.strip, row)))
         preview = list(islice(lines, FIRST_ROWS))
-        if not _speaks_of(images, preview, options):
+        if options.labels is None and not _speaks_of(images, preview, options):
             return None
         rows = preview + list(lines)
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror}") from None
     except csv.Error as error:
         raise InputError(f"{name}: no CSV or TSV table: {error}") from None
+    if not rows:
+        raise InputError(
+            f"{name}: holds nothing; give a table with a row for each image or patient"
+        )
     if any(images.knows_file(cell) for cell in rows[0]):  # as medmnist's `save` writes it
         header = [f"column {number}" for number in range(1, len(rows[0]) + 1)]
     else:

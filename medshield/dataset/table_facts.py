@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
+NAMES_NO_IMAGE = "names no image"
+"""What is said of a table that has nothing to do with the images."""
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -95,8 +98,13 @@ class TableFacts:
                 self._add(_tables_beside(root), inside=False)
         self._check_columns()
         if self._options.labels is not None and not self.groups:
-            seen = f" ({_listed(self._headers[0])})" if self._headers else ""
-            raise InputError(f"--labels: {self.ignored[0]}; --path-col names another column{seen}")
+            reason = self.ignored[0]
+            if reason.endswith(NAMES_NO_IMAGE):
+                reason += (
+                    "; name the column of file names with --path-col, or that of patients' folders "
+                    f"with --patient-col ({_listed(self._headers[0])})"
+                )
+            raise InputError(f"--labels: {reason}")
 
     def _add(self, candidates: Mapping[Path, str], inside: bool) -> None:
         """Read tables, match those of one header together, and keep what they say."""
@@ -104,14 +112,14 @@ class TableFacts:
         for path, name in candidates.items():
             table = read_table(path, name, self._paths, self._options, inside)
             if table is None:
-                self.ignored.append(f"{name} names no image")
+                self.ignored.append(f"{name} {NAMES_NO_IMAGE}")
             else:
                 by_header[table.header].append(table)
         for header, tables in sorted(by_header.items()):
             self._headers.append(header)
             matched = match_tables(tables, self._paths, self._options)
             used = [table.name for table in matched.tables] if matched else []
-            self.ignored += [f"{t.name} names no image" for t in tables if t.name not in used]
+            self.ignored += [f"{t.name} {NAMES_NO_IMAGE}" for t in tables if t.name not in used]
             if matched is not None:
                 self._keep(matched)
 
