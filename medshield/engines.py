@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from ctypes import Array, c_double
 from dataclasses import dataclass, replace
 from multiprocessing.context import get_spawning_popen
+from multiprocessing.sharedctypes import RawArray
+from typing import TypeAlias
 
 import torch
 
@@ -24,14 +27,41 @@ from medshield.journal import Finished
 from medshield.models import pick_device
 from medshield.places import GENERATOR, Places
 from medshield.pools import lost, pool_of
-from medshield.release_writer import ReleaseWriter
+from medshield.release_writer import ReleaseWriter, work_of
 
 BLOCKS_AHEAD = 2
 """Blocks that wait for each process, so that none has to wait for a block."""
 
 Block = list[SourceFile]
+Shares: TypeAlias = "Array[c_double]"
 Keep = Callable[[Finished], None]
 """Told of each file that is done."""
+Tell = Callable[[float], None]
+"""Told of work that was done since it was told last, in the units of `work_of`."""
+SECONDS_BETWEEN_LOOKS = 1.0
+"""At what the processes have done meanwhile."""
+
+
+def untold(_work: float) -> None:
+    """What nobody asks for."""
+
+
+def gains(block: Block, tell: Tell) -> Callable[[float], None]:
+    """A progress of a block, of which the gains are told; it never goes back.
+
+    Args:
+        block: of files.
+        tell: told of work.
+    """
+    work, reached = work_of(block), 0.0
+
+    def progress(share: float) -> None:
+        nonlocal reached
+        if share > reached:
+            gained, reached = share - reached, share
+            tell(gained * work)
+
+    return progress
 
 
 @dataclass(frozen=True)
@@ -73,6 +103,7 @@ def write_locally(
     *,
     workers: int,
     lock: int,
+    tell: Tell = untold,
 ) -> None:
     """Write blocks on this machine: here, and in processes where there is much to do.
 
@@ -83,11 +114,12 @@ def write_locally(
         keep: told of each file.
         workers: processes at the most.
         lock: see `write_in_processes`.
+        tell: told of work, within blocks, too.
     """
     most = pools.WORTH_STARTING if workers > 1 else None
-    done = write_here(writer, blocks, keep, most_seconds=most)
+    done = write_here(writer, blocks, keep, most_seconds=most, tell=tell)
     if done < len(blocks):
-        write_in_processes(order, blocks[done:], keep, count=workers, lock=lock)
+        write_in_processes(order, blocks[done:], keep, count=workers, lock=lock, tell=tell)
 
 
 @contextmanager
@@ -102,7 +134,12 @@ def one_thread() -> Iterator[None]:
 
 
 def write_here(
-    writer: ReleaseWriter, blocks: Sequence[Block], keep: Keep, *, most_seconds: float | None
+    writer: ReleaseWriter,
+    blocks: Sequence[Block],
+    keep: Keep,
+    *,
+    most_seconds: float | None,
+    tell: Tell = untold,
 ) -> int:
     """Write blocks in this process.
 
@@ -112,6 +149,7 @@ def write_here(
         keep: told of each file.
         most_seconds: stop when the blocks that are left would take longer, going by those that are
             done; None to write all.
+        tell: told of work, within blocks, too.
 
     Returns:
         How many are done.
@@ -119,8 +157,10 @@ def write_here(
     started = time.monotonic()
     with one_thread():
         for done, block in enumerate(blocks, 1):
-            for one in writer.written(block):
+            progress = gains(block, tell)
+            for one in writer.written(block, progress):
                 keep(one)
+            progress(1)
             spent, left = time.monotonic() - started, len(blocks) - done
             if most_seconds is not None and left * spent / done > most_seconds:
                 return done
@@ -128,7 +168,13 @@ def write_here(
 
 
 def write_in_processes(
-    order: Order, blocks: Sequence[Block], keep: Keep, *, count: int, lock: int
+    order: Order,
+    blocks: Sequence[Block],
+    keep: Keep,
+    *,
+    count: int,
+    lock: int,
+    tell: Tell = untold,
 ) -> None:
     """Write blocks in processes of this machine.
 
@@ -141,24 +187,35 @@ def write_in_processes(
         keep: told of each file, in the order in which blocks are done.
         count: of processes.
         lock: a descriptor whose lock lasts until the last process has ended.
+        tell: told of work, within blocks, too.
 
     Raises:
         WorkerLost: one of them was killed.
         InputError: as `ReleaseWriter.written`.
     """
-    pool = pool_of(min(count, len(blocks)), _begin, (order.without_files, _Inherited(lock)))
+    shares = RawArray("d", BLOCKS_AHEAD * count)
+    given = order.without_files, _Inherited(lock), shares
+    pool = pool_of(min(count, len(blocks)), _begin, given)
     waiting = iter(blocks)
-    at_work: set[Future[list[Finished]]] = set()
+    free = list(range(len(shares)))
+    at_work: dict[Future[list[Finished]], tuple[int, Callable[[float], None]]] = {}
     try:
         while True:
-            while len(at_work) < BLOCKS_AHEAD * count and (block := next(waiting, None)):
-                at_work.add(pool.submit(_write, block))
+            while free and (block := next(waiting, None)):
+                place = free.pop()
+                shares[place] = 0
+                at_work[pool.submit(_write, place, block)] = place, gains(block, tell)
             if not at_work:
                 break
-            for future in wait(at_work, return_when=FIRST_COMPLETED).done:
-                at_work.remove(future)
+            done = wait(at_work, SECONDS_BETWEEN_LOOKS, FIRST_COMPLETED).done
+            for place, progress in at_work.values():
+                progress(shares[place])
+            for future in done:
+                place, progress = at_work.pop(future)
+                free.append(place)
                 for one in future.result():
                     keep(one)
+                progress(1)
     except BrokenProcessPool:
         raise lost() from None
     finally:
@@ -182,14 +239,19 @@ class _Inherited:
 
 _writer: ReleaseWriter
 """Of a process that writes blocks."""
+_shares: Shares
+"""How far the blocks are that are at work, as all processes see it."""
 
 
-def _begin(order: Order, _lock: _Inherited) -> None:
+def _begin(order: Order, _lock: _Inherited, shares: Shares) -> None:
     """Get ready to write."""
-    global _writer
+    global _writer, _shares
     torch.set_num_threads(1)
-    _writer = order.writer()
+    _writer, _shares = order.writer(), shares
 
 
-def _write(block: Block) -> list[Finished]:
-    return list(_writer.written(block))
+def _write(place: int, block: Block) -> list[Finished]:
+    def progress(share: float) -> None:
+        _shares[place] = share
+
+    return list(_writer.written(block, progress))

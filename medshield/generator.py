@@ -31,7 +31,7 @@ from medshield.generator_facts import (
 from medshield.key_file import KEY, read_key, write_key
 from medshield.method_names import plugin_facts, versions_of
 from medshield.methods import METHODS, Method, Setting
-from medshield.methods.base import blamed
+from medshield.methods.base import Progress, blamed, untold
 from medshield.models import LARGEST_SIZE, SIZE_STEP, TIMM_NAMES
 from medshield.pretrained import Backbone
 from medshield.private import make_private_folder, write_private
@@ -59,11 +59,17 @@ class Generator:
     ranges: dict[str, IntensityRange]
     clusters: Clusters | None = None
 
-    def perturb(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
+    def perturb(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        names: Sequence[str],
+        progress: Progress = untold,
+    ) -> Tensor:
         """As `Method.perturb`; `targets` play no part where clusters stand in for them."""
         if self.clusters:
             targets = self.clusters.assign(images)
-        return self.method.perturb(images, targets, names)
+        return self.method.perturb(images, targets, names, progress)
 
     def save(self, folder: Path) -> None:
         """Write the folder, mode 0700; its description comes last and marks it as complete."""

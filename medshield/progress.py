@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from tqdm import tqdm
 
@@ -17,9 +18,21 @@ from medshield.text import duration
 
 logger = logging.getLogger("medshield")
 SECONDS_BETWEEN_LINES = 15.0
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
-Update = Callable[[int, int], None]
-"""Called with what is done and the total."""
+
+class Update(Protocol):
+    """Called with what is done and the total."""
+
+    def __call__(self, done: int, total: int, share: float | None = None) -> None:
+        """Take note.
+
+        Args:
+            done: items that are finished.
+            total: of all items.
+            share: of the work that is done, 0 to 1, where items take unlike times or very long:
+                the time that is left is told by it. None where it is that of the items.
+        """
 
 
 class _Console(logging.StreamHandler):  # type: ignore[type-arg]
@@ -62,13 +75,16 @@ def set_up(*, quiet: bool, verbose: bool, log_file: Path | None, source: Path | 
 def bar(label: str) -> Iterator[Update]:
     """A progress display for one stage; the total may become known with the first update."""
     if not logger.isEnabledFor(logging.INFO):
-        yield lambda _done, _total: None
+        yield _nothing
     elif sys.stderr.isatty() and _is_shown():
-        with tqdm(desc=label, leave=False, file=sys.stderr, dynamic_ncols=True) as display:
+        with tqdm(
+            desc=label, leave=False, file=sys.stderr, dynamic_ncols=True, bar_format=BAR
+        ) as display:
 
-            def update(done: int, total: int) -> None:
+            def update(done: int, total: int, share: float | None = None) -> None:
                 display.total = total
-                display.update(done - display.n)
+                display.set_postfix_str(f"{done} of {total}", refresh=False)
+                display.update((done if share is None else share * total) - display.n)
 
             yield update
     else:
@@ -83,17 +99,28 @@ def _is_shown() -> bool:
     )
 
 
+def _nothing(done: int, total: int, share: float | None = None) -> None:
+    """What nobody sees."""
+    del done, total, share
+
+
 def _plain_lines(label: str) -> Update:
     started = last = time.monotonic()
+    has_ended = False
 
-    def update(done: int, total: int) -> None:
-        nonlocal last
+    def update(done: int, total: int, share: float | None = None) -> None:
+        nonlocal last, has_ended
         now = time.monotonic()
-        if now - last >= SECONDS_BETWEEN_LINES or (done == total and now - started > 1):
-            last = now
-            spent, left = now - started, ""
-            if 0 < done < total:
-                left = f", about {duration((total - done) * spent / done)} left"
-            logger.info("%s: %d of %d, %.0f s%s", label, done, total, spent, left)
+        ends = done == total and not has_ended
+        if now - last >= SECONDS_BETWEEN_LINES or (ends and now - started > 1):
+            last, has_ended = now, has_ended or ends
+            spent, left, percent = now - started, "", ""
+            if share is None or done == total:
+                share = done / total if total else 1
+            else:
+                percent = f" ({100 * share:.0f} %)"
+            if 0 < share < 1:
+                left = f", about {duration((1 - share) * spent / share)} left"
+            logger.info("%s: %d of %d%s, %.0f s%s", label, done, total, percent, spent, left)
 
     return update

@@ -22,6 +22,7 @@ def projected_gradient(
     step_size: float,
     momentum: float = 0,
     start: Tensor | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Tensor:
     """Descend `objective` by signed gradient steps inside the ball around `original`.
 
@@ -35,17 +36,19 @@ def projected_gradient(
         momentum: share of the earlier gradients that a step goes by as well, each divided by its
             own mean size (Dong et al. 2018): what several models or views agree on adds up.
         start: where to begin; the original when None. It is projected first.
+        progress: told the share of the steps that are done, 0 to 1, after each.
 
     Returns:
         The last iterate: same shape, inside the ball and [0, 1], detached.
     """
     perturbed = budget.project(original if start is None else start, original).detach()
     direction = torch.zeros_like(perturbed)
-    for _ in range(steps):
+    for step in range(steps):
         perturbed.requires_grad_(True)
         (gradient,) = torch.autograd.grad(objective(perturbed), perturbed)
         if momentum:
             gradient = gradient / gradient.abs().mean((1, 2, 3), keepdim=True).clamp(min=SMALLEST)
         direction = momentum * direction + gradient
         perturbed = budget.project(perturbed.detach() - step_size * direction.sign(), original)
+        progress((step + 1) / steps)
     return perturbed.detach()

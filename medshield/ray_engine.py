@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from medshield.engines import Block, Keep, Order, one_thread
+from medshield.engines import Block, Keep, Order, Tell, one_thread, untold
 from medshield.errors import InputError, SourceLost, WorkerLost
 from medshield.journal import Finished
-from medshield.release_writer import ReleaseWriter
+from medshield.release_writer import ReleaseWriter, work_of
 from medshield.versions import versions
 
 BLOCKS_AHEAD = 2
@@ -26,7 +26,14 @@ MOST_RETRIES = 5
 """Of a block whose worker died."""
 
 
-def write_on_ray(order: Order, blocks: Sequence[Block], keep: Keep, *, address: str | None) -> None:
+def write_on_ray(
+    order: Order,
+    blocks: Sequence[Block],
+    keep: Keep,
+    *,
+    address: str | None,
+    tell: Tell = untold,
+) -> None:
     """Write blocks on a cluster.
 
     Args:
@@ -35,6 +42,7 @@ def write_on_ray(order: Order, blocks: Sequence[Block], keep: Keep, *, address: 
         keep: told of each file, in the order in which blocks are done.
         address: of the cluster, such as ray://head:10001; None for RAY_ADDRESS, or, without one,
             for the processors of this machine.
+        tell: told of the work of each block that is done.
 
     Raises:
         InputError: Ray is not installed or not to be reached, or a machine has other versions or
@@ -45,16 +53,17 @@ def write_on_ray(order: Order, blocks: Sequence[Block], keep: Keep, *, address: 
     with _connected(ray, address):
         task, shared = _task(ray, order)
         waiting = iter(blocks)
-        at_work: list[Any] = []
+        at_work: dict[Any, float] = {}
         while True:
             most = BLOCKS_AHEAD * int(ray.cluster_resources().get("CPU", 1))
             while len(at_work) < most and (block := next(waiting, None)):
-                at_work.append(task.remote(shared, versions(), block))
+                at_work[task.remote(shared, versions(), block)] = work_of(block)
             if not at_work:
                 return
-            done, at_work = ray.wait(at_work)
-            for one in _result(ray, done[0]):
+            done = ray.wait(list(at_work))[0][0]
+            for one in _result(ray, done):
                 keep(one)
+            tell(at_work.pop(done))
 
 
 def _imported() -> Any:

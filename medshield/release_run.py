@@ -37,7 +37,7 @@ from medshield.private import make_private_folder, private_file, write_private
 from medshield.protect_config import ProtectConfig
 from medshield.ray_engine import write_on_ray
 from medshield.release_card import CardFacts, card_texts
-from medshield.release_writer import Blocks, ReleaseWriter
+from medshield.release_writer import Blocks, ReleaseWriter, work_of
 from medshield.text import epsilon_text
 from medshield.versions import versions
 
@@ -158,20 +158,27 @@ class ReleaseRun:
         config = self.config
         order = Order(self.found, self.places, config.device, config.min_ssim)
         blocks = Blocks.of(files)
-        done = 0
+        done, work, total = 0, 0.0, work_of(files)
         with progress.bar("protecting") as update:
 
             def keep(one: Finished) -> None:
                 nonlocal done
                 log.add(one)
                 done += 1
-                update(done, len(files))
+                update(done, len(files), work / total)
+
+            def tell(gained: float) -> None:
+                nonlocal work
+                work += gained
+                update(done, len(files), min(1, work / total))
 
             if config.engine == "ray":
-                write_on_ray(order, blocks, keep, address=config.ray_address)
+                write_on_ray(order, blocks, keep, address=config.ray_address, tell=tell)
             else:
                 writer = ReleaseWriter(self.found, self.generator, self.places, config.min_ssim)
-                write_locally(order, writer, blocks, keep, workers=config.workers, lock=lock)
+                write_locally(
+                    order, writer, blocks, keep, workers=config.workers, lock=lock, tell=tell
+                )
 
     def complete(self, log: Journal) -> Outcome:
         """Write companions and new UIDs, and the papers; then the release gets its name.

@@ -6,7 +6,8 @@ Memory is bounded by a block of images, whatever the size of the data set.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
@@ -30,13 +31,17 @@ from medshield.generator import Generator
 from medshield.journal import Finished
 from medshield.kept_lines import OnDemand
 from medshield.manifest import Record
-from medshield.methods.base import BLOCK
+from medshield.methods.base import BLOCK, Progress, part, untold
 from medshield.movement import Movement
 from medshield.places import Places
 from medshield.visibility import Change
 
 MOST_VALUES_A_BLOCK = 1 << 26
 """Stored values that are decoded at a time: 64 CT slices, or a dozen mammograms."""
+WORK_OF_ANY_FILE = 0.01
+"""Of what it takes to protect a frame: nothing beside that, but more than nothing."""
+MAKING = 0.9
+"""Share of a block's time that goes into its deltas, as long as none is known."""
 STATUS_OF_ACTION = {"omit": "omitted", "refuse": "refused"}
 Deltas = Callable[[slice], Tensor]
 """Gives the delta of some frames of an image on the working grid, (n, channels, size, size)."""
@@ -59,17 +64,22 @@ class ReleaseWriter:
         self._generator = generator
         self._places = places
         self._min_ssim = min_ssim
+        self._making = MAKING
 
-    def written(self, block: Sequence[SourceFile]) -> Iterator[Finished]:
+    def written(
+        self, block: Sequence[SourceFile], progress: Progress = untold
+    ) -> Iterator[Finished]:
         """Do what is planned for each file; yields as files are done.
 
         Args:
             block: not many, as all of its images that are not huge are held in memory.
+            progress: told the share of the work that is done, within files, too.
 
         Raises:
             SourceLost: nothing of the source is left.
             OSError: the release can't be written.
         """
+        started, before = time.monotonic(), self._seconds_making
         ready: list[tuple[SourceFile, DecodedImage, Tensor]] = []
         for file in block:
             if file.action != "protect":
@@ -80,10 +90,19 @@ class ReleaseWriter:
                 yield self._refused(file, read)
             else:
                 ready.append((file, *read))
-        deltas = self._deltas(ready)
+        making = self._making if any(_is_held(image) for _, image, _ in ready) else 0.0
+
+        def writing(share: float) -> None:
+            progress(making + (1 - making) * share)
+
+        deltas = self._deltas(ready, lambda share: progress(making * share), writing)
         if not isinstance(deltas, str):
-            for (file, image, _), delta in zip(ready, deltas, strict=True):
+            for number, ((file, image, _), delta) in enumerate(zip(ready, deltas, strict=True), 1):
                 yield self._protected(file, image, delta)
+                writing(number / len(ready))
+            if making:
+                spent = time.monotonic() - started
+                self._making = min(1.0, (self._seconds_making - before) / max(spent, 1e-6))
         elif len(ready) == 1:
             yield self._refused(ready[0][0], deltas)
         else:
@@ -92,6 +111,11 @@ class ReleaseWriter:
             del read
             for file in files:
                 yield from self.written([file])
+
+    @property
+    def _seconds_making(self) -> float:
+        """What deltas have taken so far."""
+        return self._generator.method.applying.seconds
 
     def _read(self, file: SourceFile) -> tuple[DecodedImage, Tensor] | str:
         """The image and its target, or why it is refused."""
@@ -104,28 +128,34 @@ class ReleaseWriter:
             return str(error)
 
     def _deltas(
-        self, ready: Sequence[tuple[SourceFile, DecodedImage, Tensor]]
+        self,
+        ready: Sequence[tuple[SourceFile, DecodedImage, Tensor]],
+        making: Progress,
+        writing: Progress,
     ) -> list[Deltas] | str:
         """What gives the delta of some frames of each image on the working grid, or why none does.
 
         Those of images that are held are made here, together; of others, when they are asked for.
+        So there is a progress for what is made here, and one for what is made later.
         """
-        held = [one for one in ready if isinstance(one[1].stored, np.ndarray)]
+        held = [one for one in ready if _is_held(one[1])]
         try:
             with _within_memory():
-                deltas = self._made_deltas(held)
+                deltas = self._made_deltas(held, making)
         except RefusedFile as error:
             return str(error)
         made = dict(zip((file.path for file, _, _ in held), deltas, strict=True))
         return [
             made[file.path].__getitem__
             if file.path in made
-            else partial(self._delta_of_frames, file, image, target)
-            for file, image, target in ready
+            else partial(
+                self._delta_of_frames, file, image, target, part(writing, number, len(ready))
+            )
+            for number, (file, image, target) in enumerate(ready)
         ]
 
     def _made_deltas(
-        self, held: Sequence[tuple[SourceFile, DecodedImage, Tensor]]
+        self, held: Sequence[tuple[SourceFile, DecodedImage, Tensor]], progress: Progress
     ) -> Sequence[Tensor]:
         """The delta of each image, (frames, channels, size, size)."""
         if not held:
@@ -137,19 +167,30 @@ class ReleaseWriter:
         ]
         names = [name for file, _, _ in held for name in examples.frame_names(file)]
         targets = torch.cat([target for _, _, target in held])
-        deltas = self._generator.perturb(torch.cat(images), targets, names)
+        deltas = self._generator.perturb(torch.cat(images), targets, names, progress)
         return torch.split(deltas, [len(image) for image in images])
 
     def _delta_of_frames(
-        self, file: SourceFile, image: DecodedImage, target: Tensor, frames: slice
+        self,
+        file: SourceFile,
+        image: DecodedImage,
+        target: Tensor,
+        progress: Progress,
+        frames: slice,
     ) -> Tensor:
         """The delta of some frames, as if all had been perturbed together."""
         setting = self._generator.method.setting
         grid = examples.grid_tensor(
             image.part(frames), self._found.ranges[file.kind], setting.channels, setting.size
         )
-        names = examples.frame_names(file)[frames]
-        return self._generator.perturb(grid, target[frames], names)
+        names = examples.frame_names(file)
+        before, count = range(len(names))[frames].start, len(names)
+        return self._generator.perturb(
+            grid,
+            target[frames],
+            names[frames],
+            lambda share: progress((before + share * len(grid)) / count),
+        )
 
     def _not_protected(self, file: SourceFile) -> Finished:
         if file.action == "copy":
@@ -258,6 +299,21 @@ def _within_memory() -> Iterator[None]:
         raise RefusedFile(NO_MEMORY) from error
 
 
+def _is_held(image: DecodedImage) -> bool:
+    """Whether all of an image is in memory, as it is unless it is huge."""
+    return isinstance(image.stored, np.ndarray)
+
+
+def work_of(files: Iterable[SourceFile]) -> float:
+    """About how much there is to do for files, in frames that are protected."""
+    frames = (_frames(file) if file.action == "protect" else 0 for file in files)
+    return sum(WORK_OF_ANY_FILE + count for count in frames)
+
+
+def _frames(file: SourceFile) -> int:
+    return file.shape[0] if file.shape else 1
+
+
 class Blocks(OnDemand[list[SourceFile]]):
     """Runs of files that fill a block of the method's, or the memory that one may take.
 
@@ -276,7 +332,7 @@ class Blocks(OnDemand[list[SourceFile]]):
         ends = [0]
         frames = values = 0
         for number, file in enumerate(files, 1):
-            frames += file.shape[0] if file.shape else 1
+            frames += _frames(file)
             values += prod(file.shape)
             if frames >= BLOCK or values >= MOST_VALUES_A_BLOCK or number == len(files):
                 ends.append(number)

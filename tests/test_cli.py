@@ -16,7 +16,7 @@ from medshield.dataset import scan as scan_module
 from medshield.evidence import Verdict
 from medshield.formats.png.codec import PngCodec
 from medshield.method_names import OWN_NAMES
-from medshield.methods import METHODS
+from medshield.methods import METHODS, adversarial_targeted
 from tests.builders import (
     EIGHT,
     PATIENT,
@@ -193,6 +193,53 @@ def test_lines_of_progress_say_how_long_it_will_take(monkeypatch, caplog, done, 
     with progress.bar("work") as update:
         update(done, 100)
     assert caplog.messages == [said]
+
+
+@pytest.mark.parametrize(
+    ("done", "share", "said"),
+    [
+        (0, 0.25, "work: 0 of 2 (25 %), 30 s, about 2 min left"),
+        (1, 0.75, "work: 1 of 2 (75 %), 30 s, about 10 s left"),
+        (2, 0.999, "work: 2 of 2, 30 s"),
+    ],
+)
+def test_lines_of_progress_go_by_work_where_items_take_long(monkeypatch, caplog, done, share, said):
+    now = iter([0.0, 30.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(progress.logger, "propagate", True)
+    monkeypatch.setattr(progress.logger, "handlers", [])
+    progress.logger.setLevel("INFO")
+    with progress.bar("work") as update:
+        update(done, 2, share)
+    assert caplog.messages == [said]
+
+
+def test_the_end_is_told_once(monkeypatch, caplog):
+    now = iter([0.0, 30.0, 30.0, 30.1])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(progress.logger, "propagate", True)
+    monkeypatch.setattr(progress.logger, "handlers", [])
+    progress.logger.setLevel("INFO")
+    with progress.bar("work") as update:
+        update(1, 2, 0.9)
+        update(2, 2, 0.9)
+        update(2, 2, 1.0)
+    assert caplog.messages[1:] == ["work: 2 of 2, 30 s"]
+
+
+def test_progress_of_protect_moves_before_the_first_file_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(adversarial_targeted, "ATTACK_STEPS", 4)
+    source = in_classes(tmp_path / "in", each=2)
+    options = ["--method", "advt", "--eps", "8/255", "--effort", "0.001", "--image-size", "32"]
+    run = medshield("protect", source, "-o", tmp_path / "out", *options)
+    assert run.code == 0, run.err
+    lines = [line for line in run.err.splitlines() if line.startswith("protecting: ")]
+    assert lines[0].startswith("protecting: 0 of 4 (")
+    percents = [int(line.split("(")[1].split(" %")[0]) for line in lines if "%" in line]
+    assert len(percents) >= 4
+    assert percents == sorted(percents)
+    assert lines[-1].startswith("protecting: 4 of 4, ")
 
 
 TERMINAL = """

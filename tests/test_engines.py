@@ -39,8 +39,8 @@ def quick_to_start(monkeypatch):
     """Processes write from the second block on, and blocks of five files; returns how many."""
     begun, here, write = [], engines.write_here, engines.write_in_processes
 
-    def little_here(*arguments, most_seconds):
-        return here(*arguments, most_seconds=None if most_seconds is None else 0.0)
+    def little_here(*arguments, most_seconds, tell):
+        return here(*arguments, most_seconds=None if most_seconds is None else 0.0, tell=tell)
 
     def counting(*arguments, **named):
         begun.append(named["count"])
@@ -123,8 +123,12 @@ class Given(engines.Order):
     def writer(self):
         return self
 
-    def written(self, block):
+    def written(self, block, progress):
         for file in block:
+            if self.behaviour == "halfway":
+                progress(0.5)
+                time.sleep(1)
+                progress(0.25)  # which is told to nobody
             if self.behaviour == "die" and file.path == "1":
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.behaviour == "raise" and file.path == "1":
@@ -159,6 +163,32 @@ def test_a_process_that_is_killed_ends_the_run_with_one_line(tmp_path):
     assert isinstance(error, WorkerLost)
     assert "--resume" in str(error)
     assert {one.record.path for one in kept} <= {"0", "2", "3", "4"}
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_progress_within_blocks_is_told_by_processes_too(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(engines, "SECONDS_BETWEEN_LOOKS", 0.05)
+    files = [SourceFile(str(number), "protect", shape=(2, 8, 8, 1)) for number in range(count)]
+    told = []
+    with locked(tmp_path) as lock:
+        engines.write_in_processes(
+            order(tmp_path, "halfway"),
+            [[file] for file in files],
+            lambda _: None,
+            count=2,
+            lock=lock,
+            tell=told.append,
+        )
+    a_block = release_writer.work_of(files[:1])
+    assert told == pytest.approx([a_block / 2] * 2 * count)
+
+
+def test_progress_within_blocks_is_told_by_this_process(tmp_path):
+    files = [[SourceFile(str(number), "protect", shape=(2, 8, 8, 1))] for number in range(2)]
+    told = []
+    writer = order(tmp_path, "halfway")
+    engines.write_here(writer, files, lambda _: None, most_seconds=None, tell=told.append)
+    assert told == pytest.approx([release_writer.work_of(files[0]) / 2] * 4)
 
 
 def test_what_others_finish_is_kept_when_one_fails(tmp_path):

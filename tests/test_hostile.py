@@ -190,11 +190,11 @@ def test_a_block_that_there_is_no_memory_for_is_made_file_by_file(tmp_path, sour
     assert medshield("protect", source, "-o", tmp_path / "whole", *settings).code == 0
     perturb, asked = Generator.perturb, []
 
-    def perturbing(self, images, targets, names):
+    def perturbing(self, images, targets, names, progress):
         asked.append(len(names))
         if len(names) > 1:
             raise MemoryError
-        return perturb(self, images, targets, names)
+        return perturb(self, images, targets, names, progress)
 
     monkeypatch.setattr(Generator, "perturb", perturbing)
     run = medshield("protect", source, "-o", tmp_path / "out", *settings)

@@ -160,6 +160,21 @@ def test_no_images_have_no_delta(name):
     assert delta.shape == (0, 3, SIZE, SIZE)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_perturbing_tells_how_far_it_is(name):
+    told = []
+    method = fitted(name, "classification", 1)
+    method.perturb(*examples(count=20), told.append)  # three blocks of eight
+    assert told == sorted(told)
+    assert told[-1] == 1
+    steps_of_last_block = {share for share in told if share > 2 / 3}
+    takes_steps = name not in {"synthetic", "lsp", "random-noise"}
+    assert len(steps_of_last_block) >= (2 if takes_steps else 1)
+    told.clear()
+    method.perturb(*examples())
+    assert told == []
+
+
 @pytest.mark.parametrize("name", ["em", "synthetic"])
 def test_blocks_of_full_size_keep_neighbours_apart_too(name, monkeypatch):
     monkeypatch.setattr(methods_base, "BLOCK", FULL_BLOCK)

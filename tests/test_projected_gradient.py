@@ -37,6 +37,14 @@ def test_it_never_leaves_the_ball(steps, step_size, start):
     assert not found.requires_grad
 
 
+def test_it_tells_how_far_it_is():
+    told = []
+    projected_gradient(
+        towards(2.0), images(), BUDGET, steps=4, step_size=0.001, progress=told.append
+    )
+    assert told == [0.25, 0.5, 0.75, 1.0]
+
+
 def test_it_finds_the_nearest_point_to_a_goal():
     originals = images()
     goal = originals + 0.02 * torch.randn(originals.shape, generator=torch.Generator())

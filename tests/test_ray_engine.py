@@ -27,7 +27,7 @@ class Given(engines.Order):
     def writer(self):
         return self
 
-    def written(self, block):
+    def written(self, block, _progress=None):
         mark = self.places.release / "died"
         for file in block:
             if file.path == "2" and (self.behaviour == "die" or not mark.exists()):
@@ -60,8 +60,11 @@ def test_the_same_bytes_on_a_cluster(tmp_path, monkeypatch):
 
 
 def test_what_a_worker_that_died_had_to_do_is_done_again(tmp_path):
-    kept = []
-    ray_engine.write_on_ray(order(tmp_path, "once"), blocks(5), kept.append, address="local")
+    kept, told = [], []
+    ray_engine.write_on_ray(
+        order(tmp_path, "once"), blocks(5), kept.append, address="local", tell=told.append
+    )
+    assert sum(told) == pytest.approx(sum(map(release_writer.work_of, blocks(5))))
     assert sorted(one.record.path for one in kept) == ["0", "1", "2", "3", "4"]
     assert (tmp_path / "out" / "died").exists()
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from medshield import sharing
 from medshield.checkpoint import Checkpoint
-from medshield.methods.base import BLOCK, Method, Progress, Setting
+from medshield.methods.base import BLOCK, Method, Progress, Setting, untold
 from medshield.methods.surrogates import FreshSurrogate, PretrainedSurrogate, Surrogate
 from medshield.methods.views import keyed_views
 from medshield.methods.wrong_classes import MOST_CLASSES, least_taught, sample
@@ -128,9 +128,12 @@ class AdversarialTargeted(Method):
         return 1 - targets
 
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
-        return self._moved(images, self._wrong(targets), ATTACK_STEPS) - images
+        wrong = self._wrong(targets)
+        return self._moved(images, wrong, ATTACK_STEPS, self.stepped) - images
 
-    def _moved(self, images: Tensor, wrong: Tensor, count: int) -> Tensor:
+    def _moved(
+        self, images: Tensor, wrong: Tensor, count: int, progress: Progress = untold
+    ) -> Tensor:
         """Every one of `count` steps asks the next surrogate, about images seen in another way."""
         steps = zip(
             cycle(self.surrogates), keyed_views(self.setting, self.name, count), strict=False
@@ -148,6 +151,7 @@ class AdversarialTargeted(Method):
             steps=count,
             step_size=REACH * self.setting.budget.radius / count,
             momentum=MOMENTUM,
+            progress=progress,
         )
 
 

@@ -35,6 +35,15 @@ Progress = Callable[[float], None]
 """Told the finished share of the work, 0 to 1."""
 
 
+def untold(_share: float) -> None:
+    """The progress that nobody asks for."""
+
+
+def part(progress: Progress, place: int, count: int) -> Progress:
+    """The progress of one of several parts alike, as a share of all of them."""
+    return lambda share: progress((place + share) / count)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What a method works under.
@@ -77,6 +86,8 @@ class Method(ABC):
         misleads: names of the tasks where images carry the looks of another class afterwards, so
             that models which were trained on clean ones misread them.
         fitting, applying: what `fit` and `perturb` cost this instance so far.
+        stepped: for `_delta` to call with the share of itself that is done, 0 to 1, where it takes
+            its time.
     """
 
     name: ClassVar[str]
@@ -88,13 +99,14 @@ class Method(ABC):
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.fitting, self.applying = Cost(), Cost()
+        self.stepped: Progress = untold
 
     @final
     def fit(
         self,
         images: Tensor,
         targets: Tensor,
-        progress: Progress = lambda _: None,
+        progress: Progress = untold,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         """Learn from images.
@@ -113,25 +125,42 @@ class Method(ABC):
             self._fit(images.to(device), targets.to(device), progress, checkpoint or Checkpoint())
 
     @final
-    def perturb(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
+    def perturb(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        names: Sequence[str],
+        progress: Progress = untold,
+    ) -> Tensor:
         """The delta of each image: same shape as `images`, within epsilon, image + delta in [0, 1].
 
         Args:
             images: (n, channels, size, size) in [0, 1].
             targets: the task's targets.
             names: (n) identities; an image's own randomness comes from its name and the key.
+            progress: told how far it is, within a block of images, too.
 
         Raises:
             MethodError: a method of another package failed, or did not return a delta.
         """
+        starts = range(0, len(images), BLOCK)
+        deltas = []
         with self.applying.counting():
-            deltas = [
-                self._block_delta(
-                    images[i : i + BLOCK], targets[i : i + BLOCK], names[i : i + BLOCK]
-                )
-                for i in range(0, len(images), BLOCK)
-            ]
+            for place, start in enumerate(starts):
+                rows = slice(start, start + BLOCK)
+                with self._telling(part(progress, place, len(starts))):
+                    deltas.append(self._block_delta(images[rows], targets[rows], names[rows]))
+                progress((place + 1) / len(starts))
         return torch.cat(deltas) if deltas else torch.zeros_like(images)
+
+    @contextmanager
+    def _telling(self, progress: Progress) -> Iterator[None]:
+        """A block in which `stepped` is somebody's progress."""
+        self.stepped = progress
+        try:
+            yield
+        finally:
+            self.stepped = untold
 
     def _block_delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
         count = len(images)

@@ -213,6 +213,7 @@ class ErrorMinimizing(Method):
             steps=REFINING_STEPS,
             step_size=REFINING_STEP * budget.radius,
             start=start,
+            progress=self.stepped,
         )
         return refined - images
 

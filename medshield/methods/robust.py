@@ -33,6 +33,7 @@ class Robust(Method):
         self.chosen._fit(images, targets, progress, checkpoint)
 
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:
+        self.chosen.stepped = self.stepped
         return self.chosen._delta(images, targets, names)
 
     def state(self) -> dict[str, Tensor]:

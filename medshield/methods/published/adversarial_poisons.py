@@ -67,5 +67,6 @@ class AdversarialPoisons(SurrogateMethod):
                 self.setting.budget,
                 steps=ATTACK_STEPS,
                 step_size=REACH * self.setting.budget.radius / ATTACK_STEPS,
+                progress=self.stepped,
             )
         return attacked - images

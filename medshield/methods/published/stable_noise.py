@@ -87,6 +87,7 @@ class StableNoise(SurrogateMethod):
             self.setting.budget,
             steps=NOISE_STEPS,
             step_size=STEP_SHARE * self.setting.budget.radius,
+            progress=self.stepped,
         )
 
     def _delta(self, images: Tensor, targets: Tensor, names: Sequence[str]) -> Tensor:

@@ -75,6 +75,7 @@ class UnlearnableExamples(SurrogateMethod):
             steps=NOISE_STEPS,
             step_size=STEP_SHARE * self.setting.budget.radius,
             start=start,
+            progress=self.stepped,
         )
 
     @torch.no_grad()
