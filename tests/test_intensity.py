@@ -65,6 +65,12 @@ def test_what_is_no_range(text):
         parse_intensity(text)
 
 
+@pytest.mark.parametrize("text", ["240,-160", "0,0"])
+def test_a_range_that_is_upside_down_is_told_so(text):
+    with pytest.raises(InputError, match="LOW below HIGH"):
+        parse_intensity(text)
+
+
 def test_given_ranges_win():
     found = chosen(windows([LUNG]), "-160,240")
     assert found == IntensityRange(-160, 240, "given with --intensity")

@@ -172,6 +172,14 @@ def test_nothing_is_left_to_say_of_a_release_that_holds():
     assert said.answer.startswith("Yes: at most 7 %")
 
 
+def test_less_than_nothing_is_not_said_as_a_share():
+    said = words.summary(document(cell("resnet18:standard", -0.3)))
+    assert said.answer.startswith("Yes: nothing of what the clean images teach is shown to be left")
+    assert "interval in the worst cell: -0.25" in said.answer
+    said = words.summary(document(cell("resnet18:standard", -0.047)))
+    assert said.answer.startswith("Yes: at most 1 % of what")
+
+
 def test_the_page_stands_alone(of_any_task):
     page = page_of(of_any_task, PICTURES)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}

@@ -59,11 +59,14 @@ def parse_intensity(text: str) -> str | Range:
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
-        low = high = 0.0
-    if not (low < high and math.isfinite(high - low)):
         raise InputError(
             f"--intensity: {text!r} is neither auto, window, stored nor LOW,HIGH; "
             "for a soft-tissue CT window write --intensity=-160,240"
+        ) from None
+    if not (low < high and math.isfinite(high - low)):
+        raise InputError(
+            f"--intensity: {text!r} is no range: LOW,HIGH are two numbers, LOW below HIGH, as in "
+            "--intensity=-160,240"
         )
     return low, high
 

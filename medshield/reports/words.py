@@ -100,7 +100,13 @@ def _answer(document: Document) -> str:
     if document["verdict"] == Verdict.INCONCLUSIVE or found is None:
         return UNDECIDED
     upper = 1.0 if found["high"] is None else max(0.0, found["high"])
-    share = "all" if upper >= 1 else f"{100 * upper:.0f} %"
+    if not upper:
+        return (
+            "Yes: nothing of what the clean images teach is shown to be left in the release; "
+            "models that trained on it do no better than a constant guess (upper end of the "
+            f"{100 * CONFIDENCE:.0f} % interval in the worst cell: {number(found['high'])})."
+        )
+    share = "all" if upper >= 1 else f"{max(1, round(100 * upper))} %"
     start = {
         Verdict.PROTECTED: "Yes: at most",
         Verdict.PARTLY: "In part: up to",
