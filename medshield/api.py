@@ -381,7 +381,13 @@ def verification(
     if fail_above is not None:
         see_to_limit(fail_above)
     adversary, count = to_epsilon(adv_eps), _workers(workers)
-    from medshield.preparation import find_release
+    from medshield.manifest import find_release, require_release
+    from medshield.places import SOURCE_ADVICE, require_folder
+
+    chosen = find_release(Path()) if release is None else Path(release)
+    require_release(chosen)  # before PyTorch is loaded, which takes seconds
+    if source is not None:
+        require_folder(Path(source), SOURCE_ADVICE)
     from medshield.verification import Verification
     from medshield.verify_config import VerifyConfig
 
@@ -397,7 +403,7 @@ def verification(
         allow_missing=allow_missing,
     )
     config = VerifyConfig(
-        release=find_release(Path()) if release is None else Path(release),
+        release=chosen,
         source=_path(source),
         threat=threat,
         cells=_words(cells),

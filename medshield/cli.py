@@ -407,10 +407,10 @@ def verify(release: Path | None, dry_run: bool, **values: Any) -> int:
     medshield verify ./dicoms-protected --junit verify.xml --fail-above 0.3
     """
     set_up(values, values["source"])
+    asked = api.verification(release, **keywords(values, "cells"), cells=values["cells"] or ())
     from medshield import tables
     from medshield.reports.files import REPORT
 
-    asked = api.verification(release, **keywords(values, "cells"), cells=values["cells"] or ())
     if dry_run:
         plan = asked.plan()
         if not processes.current().is_first:

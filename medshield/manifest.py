@@ -203,6 +203,43 @@ def read_checksums(release: Path) -> dict[str, str]:
     return found
 
 
+def require_release(release: Path) -> None:
+    """See to it that a folder is a release, sound or not.
+
+    Raises:
+        InputError: there is no such folder, or it has neither manifest nor summary.
+    """
+    advice = "give the release, the folder that `medshield protect` wrote"
+    if os.path.isdir(partial := f"{release}.partial"):  # noqa: PTH112 (False where no such name can be)
+        advice = f"{partial} is a run that did not end: finish it with `medshield protect --resume`"
+    require_folder(release, advice)
+    if any((release / name).is_file() for name in (MANIFEST, SUMMARY)):
+        return
+    if (release / "bagit.txt").is_file() and (release / "data" / SUMMARY).is_file():
+        raise InputError(f"{release}: a bag; the release in it is {release / 'data'}, give that")
+    raise InputError(
+        f"{release}: not a release (no {MANIFEST} and {SUMMARY}); make one with `medshield protect`"
+    )
+
+
+def find_release(folder: Path) -> Path:
+    """The release in a folder: the folder itself or its one child that is one.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    candidates = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
+    found = [path for path in candidates if (path / MANIFEST).is_file()]
+    found = [path for path in found if not path.name.endswith(".partial")]
+    if folder in found:
+        return folder
+    if len(found) != 1:
+        raise InputError(
+            f"{len(found)} releases here; name the one to verify: medshield verify RELEASE"
+        )
+    return found[0]
+
+
 @dataclass(frozen=True)
 class Papers:
     """What a release says of itself, as far as it can be read.
@@ -224,20 +261,8 @@ def read_papers(release: Path) -> Papers:
     Raises:
         InputError: there is no such folder, or it has neither, so it is no release.
     """
-    advice = "give the release, the folder that `medshield protect` wrote"
-    if os.path.isdir(partial := f"{release}.partial"):  # noqa: PTH112 (False where no such name can be)
-        advice = f"{partial} is a run that did not end: finish it with `medshield protect --resume`"
-    require_folder(release, advice)
+    require_release(release)
     papers = Papers([], {}, [])
-    if not any((release / name).is_file() for name in (MANIFEST, SUMMARY)):
-        if (release / "bagit.txt").is_file() and (release / "data" / SUMMARY).is_file():
-            raise InputError(
-                f"{release}: a bag; the release in it is {release / 'data'}, give that"
-            )
-        raise InputError(
-            f"{release}: not a release (no {MANIFEST} and {SUMMARY}); make one with "
-            "`medshield protect`"
-        )
     for number, line in enumerate(_lines(release, MANIFEST, papers.faults), 1):
         try:
             papers.records.append(Record.from_line(line))

@@ -130,6 +130,10 @@ class Places:
             )
 
 
+SOURCE_ADVICE = "give the folder that holds the images"
+"""To who gave none."""
+
+
 def require_folder(path: Path, advice: str) -> None:
     """See to it that there is a folder, before anything is looked for in it.
 

@@ -21,8 +21,7 @@ from medshield.dataset.examples import Examples
 from medshield.dataset.scanned import Scan
 from medshield.denoising import OtherKeys
 from medshield.duplicates import Duplicates
-from medshield.errors import InputError
-from medshield.manifest import Record, read_release
+from medshield.manifest import Record, find_release, read_release
 from medshield.places import Places
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Task
@@ -138,6 +137,11 @@ class Preparation:
         return arms_of(self.clean, self.released, self.split, self.task, epsilon, self.config.seed)
 
     @cached_property
+    def speeds(self) -> forecast.Speeds:
+        """Of the victims that were timed so far."""
+        return {}
+
+    @cached_property
     def plan(self) -> Plan:
         """What will be trained; a denoiser that is still to be made is left out."""
         arms = [found for cell in self.cells.run for found in self._jobs_ahead(cell).items()]
@@ -149,7 +153,7 @@ class Preparation:
             trainings=len(jobs),
             most_trainings=sum(trainings(arm, self.config.counts[-1]) for arm, _ in arms),
             finished=sum(job.is_finished for job in jobs),
-            seconds=forecast.seconds(jobs, self.config.workers),
+            seconds=forecast.seconds(jobs, self.config.workers, self.speeds),
         )
 
     def jobs(self) -> dict[Cell, Jobs]:
@@ -245,21 +249,3 @@ def prepare(config: VerifyConfig, *, fetch: bool = True) -> Preparation:
             lambda: choose_cells(config, task, channels, summary, private, cache, fetch=fetch)
         ),
     )
-
-
-def find_release(folder: Path) -> Path:
-    """The release in a folder: the folder itself or its one child that is one.
-
-    Raises:
-        InputError: there is none, or more than one.
-    """
-    candidates = [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
-    found = [path for path in candidates if (path / "medshield-manifest.jsonl").is_file()]
-    found = [path for path in found if not path.name.endswith(".partial")]
-    if folder in found:
-        return folder
-    if len(found) != 1:
-        raise InputError(
-            f"{len(found)} releases here; name the one to verify: medshield verify RELEASE"
-        )
-    return found[0]

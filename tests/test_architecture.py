@@ -246,6 +246,39 @@ cli.main()
     assert run(code) == "False\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["sample_data"], "sample_data: not a release"),
+        ([], "0 releases here"),
+    ],
+)
+def test_verify_says_before_pytorch_is_loaded_that_there_is_no_release(arguments, said):
+    code = f"""
+import sys
+from medshield import cli, cli_exit
+cli_exit.complain = print
+sys.argv = ["medshield", "verify", *{arguments!r}]
+print(cli_exit.run(cli.cli), "torch" in sys.modules)
+"""
+    told, end = run(code).splitlines()
+    assert told.startswith(said)
+    assert end == "2 False"
+
+
+def test_verify_says_before_pytorch_is_loaded_that_there_is_no_source(tmp_path):
+    (tmp_path / "medshield.json").write_text("{}")
+    code = f"""
+import sys
+from medshield import cli, cli_exit
+cli_exit.complain = print
+sys.argv = ["medshield", "verify", {str(tmp_path)!r}, "--source", "nowhere"]
+print(cli_exit.run(cli.cli), "torch" in sys.modules)
+"""
+    assert run(code) == "nowhere: no such folder; give the folder that holds the images\n2 False\n"
+
+
 def test_help_brings_no_torch():
     code = """
 import sys

@@ -12,7 +12,7 @@ from PIL import Image
 from medshield.cli import cli
 from medshield.errors import InputError
 from medshield.evidence import Verdict
-from medshield.preparation import find_release
+from medshield.manifest import find_release
 from medshield.threats import cells_of, declared_cells, parse_cell
 from medshield.trials import Cell
 from medshield.verifying import Evidence

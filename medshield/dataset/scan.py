@@ -37,7 +37,7 @@ from medshield.formats.dicom.codec import read_tag
 from medshield.formats.nifti.files import header_names
 from medshield.kept_lines import spooled
 from medshield.manifest import OWN_FILES
-from medshield.places import require_folder
+from medshield.places import SOURCE_ADVICE, require_folder
 from medshield.pools import shared_out
 
 CONSTANT = (
@@ -81,7 +81,7 @@ def scan(
         InputError: no such folder, or no file in it.
     """
     parse_intensity(intensity)
-    require_folder(source, "give the folder that holds the images")
+    require_folder(source, SOURCE_ADVICE)
     found = dict(sorted(files_of(source).items()))
     refuse_secrets(source, found)
     readable = [path for path, reason in found.items() if not reason]
