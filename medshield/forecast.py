@@ -19,8 +19,18 @@ OVERHEAD = 1.1
 """What optimiser and augmentation add to the passes."""
 
 
-def seconds(jobs: Sequence[Job], workers: int) -> float:
-    """About how long the jobs will take that are not finished yet.
+Speeds = dict[tuple[str, bool], float]
+"""Seconds that an image takes, forward and back, of victims that were timed."""
+
+
+def seconds(jobs: Sequence[Job], workers: int, speeds: Speeds | None = None) -> float:
+    """About how long the jobs will take that are not finished yet; see `seconds_of_each`."""
+    each = seconds_of_each(jobs, workers, {} if speeds is None else speeds)
+    return sum(each) / max(1, _at_a_time(jobs, workers))
+
+
+def seconds_of_each(jobs: Sequence[Job], workers: int, speeds: Speeds) -> list[float]:
+    """About how long each job will take; 0 where it is finished.
 
     Every victim among them is timed for a moment, at its own size; countermeasures are taken to
     cost nothing, so a level with many of them takes longer than this says.
@@ -28,24 +38,27 @@ def seconds(jobs: Sequence[Job], workers: int) -> float:
     Args:
         jobs: of any kind.
         workers: jobs that run at a time on a CPU.
+        speeds: of victims that were timed earlier; those that are timed now are added.
     """
-    open_jobs = [job for job in jobs if not job.is_finished]
-    if not open_jobs:
-        return 0.0
-    at_a_time = min(workers, len(open_jobs)) if open_jobs[0].device.type == "cpu" else 1
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // at_a_time))
+    torch.set_num_threads(max(1, threads // max(1, _at_a_time(jobs, workers))))
     try:
-        speeds: dict[tuple[str, bool], float] = {}
-        total = 0.0
-        for job in open_jobs:
-            kind = (job.cell.victim, job.cell.is_pretrained)
-            if kind not in speeds:
-                speeds[kind] = seconds_of_a_pass(job)
-            total += passes(job) * speeds[kind]
+        return [0.0 if job.is_finished else _seconds_of(job, speeds) for job in jobs]
     finally:
         torch.set_num_threads(threads)
-    return OVERHEAD * total / at_a_time
+
+
+def _at_a_time(jobs: Sequence[Job], workers: int) -> int:
+    """How many of the jobs that are not finished run at a time."""
+    left = [job for job in jobs if not job.is_finished]
+    return min(workers, len(left)) if left and left[0].device.type == "cpu" else len(left[:1])
+
+
+def _seconds_of(job: Job, speeds: Speeds) -> float:
+    kind = (job.cell.victim, job.cell.is_pretrained)
+    if kind not in speeds:
+        speeds[kind] = seconds_of_a_pass(job)
+    return OVERHEAD * passes(job) * speeds[kind]
 
 
 def passes(job: Job) -> float:

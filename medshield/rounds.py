@@ -9,7 +9,7 @@ happens is measured in docs/evidence.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from medshield import forecast, processes, progress, trials
@@ -55,7 +55,7 @@ class Rounds:
                 "no cell leaks, but intervals are wide: %d more trainings of %s, about %s",
                 len(every),
                 ", ".join(cell.name for cell in undecided),
-                duration(forecast.seconds(every, self.ready.config.workers)),
+                duration(forecast.seconds(every, self.ready.config.workers, self.ready.speeds)),
             )
             self._train(further, "training more victims")
 
@@ -101,13 +101,18 @@ class Rounds:
         ]
         with progress.bar(said) as update:
             every = self._run([job for *_, job in order], update)
-            for done, pair in enumerate(zip(order, every, strict=True), 1):
-                yield pair
-                update(done, len(order))
+            yield from zip(order, every, strict=True)
 
     def _run(self, jobs: list[trials.Job], update: progress.Update) -> Iterator[Trial]:
         """What comes of jobs, in their order; where there are several processes, of all of them."""
         workers = self.ready.config.workers
         if processes.current().count > 1:
             trials.run_together(jobs, workers, update)
-        return trials.run_all(jobs, workers)
+        costs = forecast.seconds_of_each(jobs, workers, self.ready.speeds)
+
+        def tell(shares: Sequence[float]) -> None:
+            done = sum(share == 1 for share in shares)
+            spent = sum(share * cost for share, cost in zip(shares, costs, strict=True))
+            update(done, len(jobs), spent / sum(costs) if sum(costs) else None)
+
+        return trials.run_all(jobs, workers, tell)

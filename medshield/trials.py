@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from ctypes import Array as Array_
+from ctypes import c_double
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -40,6 +44,13 @@ LAST, BEST, CLEAN_BEST = "last epoch", "best epoch on released data", "best epoc
 SELECTIONS = (LAST, BEST, CLEAN_BEST)
 TRIAL_VERSION = "5"
 WEIGHTS_SUFFIX = ".safetensors"
+LAST_SHARE = 0.99
+"""Of a training whose result is not kept yet."""
+SECONDS_BETWEEN_LOOKS = 1.0
+"""At how far other processes are."""
+Shares: TypeAlias = "Array_[c_double]"
+Tell = Callable[[Sequence[float]], None]
+"""Told how far each of several trials is, 0 to 1."""
 
 ADVERSARIES = {f"adversarial-{radius}": Budget(Fraction(radius, 255)) for radius in (2, 4, 8)}
 """Adversarial training of a given radius; plain "adversarial" takes the schedule's."""
@@ -229,12 +240,16 @@ class Job:
         kept = self.place.with_suffix(WEIGHTS_SUFFIX)
         return self.place.is_file() and (kept.is_file() or not self.keep_model)
 
-    def run(self) -> Trial:
-        """Train the victim, or take the result from an earlier run."""
+    def run(self, progress: Callable[[float], None] = lambda _: None) -> Trial:
+        """Train the victim, or take the result from an earlier run.
+
+        Args:
+            progress: told how far the training is, below 1, after each epoch.
+        """
         path = self.place
         if self.is_finished:
             return _load(path)
-        trial, model = _train(self)
+        trial, model = _train(self, progress)
         make_private_folder(self.cache)
         if self.keep_model:
             state = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
@@ -280,18 +295,42 @@ def weights_of(
     )
 
 
-def run_all(jobs: Sequence[Job], workers: int) -> Iterator[Trial]:
+def run_all(jobs: Sequence[Job], workers: int, tell: Tell = lambda _: None) -> Iterator[Trial]:
     """Run trials, several at a time on a CPU; yields in the order of `jobs`.
 
     Small models on small images use two processes of one thread much better than two threads.
+
+    Args:
+        jobs: of any kind.
+        workers: how many run at a time on a CPU.
+        tell: told how far each of them is, 0 to 1, which is 1 for those that are finished.
     """
-    workers = min(workers, sum(not job.is_finished for job in jobs))
+    shares = RawArray("d", [float(job.is_finished) for job in jobs])
+    workers = min(workers, sum(share < 1 for share in shares))
     if workers <= 1 or jobs[0].device.type != "cpu":
-        yield from (job.run() for job in jobs)
+        for place, job in enumerate(jobs):
+
+            def progress(share: float, place: int = place) -> None:
+                shares[place] = share
+                tell(shares)
+
+            trial = job.run(progress)
+            progress(1)
+            yield trial
         return
     threads = max(1, torch.get_num_threads() // workers)
-    with Spawning().Pool(workers, _start_worker, (threads,)) as pool:
-        yield from pool.imap(Job.run, jobs)
+    with Spawning().Pool(workers, _start_worker, (threads, shares)) as pool:
+        found = pool.imap(_run_at, enumerate(jobs))
+        left = len(jobs)
+        while left:
+            try:
+                trial = found.next(SECONDS_BETWEEN_LOOKS)
+            except multiprocessing.TimeoutError:
+                tell(shares)
+                continue
+            left -= 1
+            tell(shares)
+            yield trial
 
 
 def run_together(jobs: Sequence[Job], workers: int, progress: Callable[[int, int], None]) -> None:
@@ -315,10 +354,27 @@ def run_together(jobs: Sequence[Job], workers: int, progress: Callable[[int, int
     processes.wait_for(all_are_there)
 
 
-def _start_worker(threads: int) -> None:
+_shares: Shares
+"""How far every trial is, as all processes see it."""
+
+
+def _start_worker(threads: int, shares: Shares) -> None:
     """Leave Ctrl-C to the parent, which ends its workers."""
+    global _shares
+    _shares = shares
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+
+
+def _run_at(numbered: tuple[int, Job]) -> Trial:
+    place, job = numbered
+
+    def progress(share: float) -> None:
+        _shares[place] = share
+
+    trial = job.run(progress)
+    progress(1)
+    return trial
 
 
 def _prepared(
@@ -350,7 +406,7 @@ def _built(job: Job) -> nn.Module:
     return build(job.cell.victim, job.parts.train.images.shape[1], job.task.outputs)
 
 
-def _train(job: Job) -> tuple[Trial, nn.Module]:
+def _train(job: Job, progress: Callable[[float], None]) -> tuple[Trial, nn.Module]:
     task, parts, device = job.task, job.parts, job.device
     with seeded(job.seed):
         recipe, training_part = _prepared(task, job.schedule.recipe(job.cell), parts.train, device)
@@ -384,6 +440,7 @@ def _train(job: Job) -> tuple[Trial, nn.Module]:
             clean_validation.append(validation[-1] if same else scored(parts.clean_validation))
             predictions.append(predicted(parts.test))
             test.append(task.scores(predictions[-1], parts.test.targets.numpy()))
+            progress(min(LAST_SHARE, len(losses) / recipe.epochs))
         train_scores = scored(training_part)
     chosen = {
         LAST: len(losses) - 1,

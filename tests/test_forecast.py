@@ -39,6 +39,18 @@ def test_more_epochs_take_longer_and_finished_trials_nothing(tmp_path):
     assert forecast.seconds([short], 1) == 0
 
 
+def test_each_job_has_its_time_and_a_victim_is_timed_once(tmp_path, monkeypatch):
+    short, long = job(tmp_path, epochs=2), job(tmp_path, epochs=200)
+    speeds = {}
+    one, other = forecast.seconds_of_each([short, long], 1, speeds)
+    assert other == pytest.approx(100 * one)
+    monkeypatch.setattr(forecast, "seconds_of_a_pass", None)
+    assert forecast.seconds_of_each([long, short], 2, speeds) == [other, one]
+    assert forecast.seconds([short, long], 2, speeds) == pytest.approx((one + other) / 2)
+    short.run()
+    assert forecast.seconds_of_each([short, long], 1, speeds) == [0, other]
+
+
 def test_threads_are_as_before(tmp_path):
     before = torch.get_num_threads()
     forecast.seconds([job(tmp_path), job(tmp_path, epochs=3)], 2)

@@ -49,7 +49,7 @@ def ran(accuracies, monkeypatch, **config):
     """Trains cells whose protected arms score as told: seed by seed, the clean ones 0.95."""
     config = VerifyConfig(**config)
 
-    def run_all(jobs, _workers):
+    def run_all(jobs, _workers, _tell):
         for job in jobs:
             protected = job.parts is PARTS[PROTECTED]
             yield trial(accuracies[job.cell][job.seed] if protected else 0.95)
@@ -68,9 +68,10 @@ def ran(accuracies, monkeypatch, **config):
 
     monkeypatch.setattr(trials, "run_all", run_all)
     monkeypatch.setattr(forecast, "seconds", lambda *_: 1.0)
+    monkeypatch.setattr(forecast, "seconds_of_each", lambda jobs, *_: [1.0] * len(jobs))
     cells = SimpleNamespace(level_of=LEVELS.get)
     weighing = Weighing(TASK, PARTS[PROTECTED], 0, len(accuracies))
-    rounds = Rounds(SimpleNamespace(config=config, cells=cells, jobs=jobs), weighing)
+    rounds = Rounds(SimpleNamespace(config=config, cells=cells, jobs=jobs, speeds={}), weighing)
     rounds.run()
     return rounds
 

@@ -188,6 +188,19 @@ def test_several_trials_come_in_the_order_of_their_jobs(job):
     assert not same(found[0], found[1])
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_trials_tell_how_far_they_are_after_each_epoch(job, workers, monkeypatch):
+    monkeypatch.setattr(trials, "SECONDS_BETWEEN_LOOKS", 0.001)
+    jobs = [job, *(replace(job, seed=seed) for seed in (1, 2))]
+    job.run()  # which was done earlier
+    told = []
+    assert len(list(run_all(jobs, workers, lambda shares: told.append(tuple(shares))))) == 3
+    assert all(first == 1 for first, *_ in told)
+    assert told[-1] == (1, 1, 1)
+    assert any(0 < share < 1 for shares in told for share in shares)
+    assert told == sorted(told, key=sum)
+
+
 def test_the_cache_is_for_the_owner_alone(job):
     job.run()
     assert job.cache.stat().st_mode & 0o777 == 0o700

@@ -243,7 +243,7 @@ def test_verify_takes_labels_that_are_given_or_found(tmp_path, given, monkeypatc
     labels = with_table(tmp_path / "elsewhere" if given else source, rows) / "labels.csv"
     seen = []
 
-    def train(jobs, _workers):
+    def train(jobs, _workers, _tell):
         job = jobs[0]
         seen.append((job.task.classes, job.parts.train.targets))
         raise KeyboardInterrupt
