@@ -117,11 +117,12 @@ def run(config: BenchmarkConfig) -> BenchmarkTable:
     config, task = _narrowed(config)
     for method in config.methods:
         refuse_other_task(METHODS[method], task)
-    refuse_other_victims(asked, task)
+    learned = _learned_task(config, task)
+    refuse_other_victims(asked, learned)
     found = _Found(name)
     backbone = read_backbone(config.surrogate_weights) if config.surrogate_weights else None
     for epsilon in config.epsilons:
-        cells = config.cells or paper_cells(task, epsilon)
+        cells = config.cells or paper_cells(learned, epsilon)
         for named in config.methods:
             method = named
             if backbone and METHODS[named].asks_pretrained:
@@ -219,6 +220,24 @@ def _narrowed(config: BenchmarkConfig) -> tuple[BenchmarkConfig, str]:
         notes=(*config.notes, part.note),
     )
     return drawn, part.task
+
+
+def _learned_task(config: BenchmarkConfig, task: str) -> str:
+    """What victims learn: as releases do, or, where those use no labels, by what there is.
+
+    Args:
+        config: of the folder, or of the part of it that was drawn.
+        task: of the releases.
+
+    Raises:
+        InputError: releases use no labels, and there are none for victims.
+    """
+    if not config.annotations.no_labels:
+        return task
+    as_verified = AnnotationOptions(masks=config.annotations.masks)
+    found = _scanned(replace(config, annotations=as_verified))
+    assert found.annotations is not None  # noqa: S101 (`_scanned` saw to it)
+    return found.annotations.task
 
 
 def _scanned(config: BenchmarkConfig) -> Scan:

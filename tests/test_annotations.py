@@ -586,7 +586,7 @@ def test_tables_of_different_kinds_are_refused(tree):
         ({"label_column": "nope"}, "--label-col: no label table has a column 'nope' (columns: "),
         ({"label_column": "label,age"}, "column 'label' holds other values than 0, 1, -1"),
         ({"split_column": "age"}, "--split-col: column 'age' holds other values than train"),
-        ({"masks": Path("none")}, "--masks: none is not a folder"),
+        ({"masks": Path("none")}, "--masks: none: no such folder; name the one of the masks"),
         ({"masks": Path("..")}, "--masks: .. is not a folder inside the source"),
         ({"masks": Path("img")}, "no mask fits any of 4 images"),
         ({"task": "segmentation"}, "no mask fits any of 4 images"),

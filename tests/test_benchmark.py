@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medshield import api, limited, paper_figures, score_plot, trials, verifying
+from medshield import api, benchmarking, limited, paper_figures, score_plot, trials, verifying
 from medshield.arms import ARMS
 from medshield.benchmark_table import BenchmarkTable, beside
 from medshield.benchmarking import paper_cells
 from medshield.dataset.annotation_options import AnnotationOptions
 from medshield.dataset.scan import scan
+from medshield.errors import InputError
 from medshield.threats import parse_cell
 from tests.builders import in_classes, medshield, segmented, state, tree, with_table
 from tests.published import FINDINGS, RARE, chexpert, kvasir
@@ -236,6 +237,26 @@ def test_a_part_that_is_protected_without_labels_still_has_some_for_victims(tmp_
 
 
 # Cells
+
+
+def test_victims_of_releases_without_labels_follow_what_there_is(tmp_path, monkeypatch):
+    source = segmented(tmp_path / "masks", count=8)
+    asked = []
+
+    def verify(config):
+        asked.append(config.cells)
+        raise InputError("seen")
+
+    monkeypatch.setattr(benchmarking, "verify", verify)
+    options = ("--labels", "none", "--methods", "synthetic", "--eps", "8/255")
+    run = medshield("benchmark", source, "-o", tmp_path / "b", *options, "--image-size", "32")
+    assert run.err.endswith("seen\n")
+    assert asked == [("unet_resnet18", "unet_resnet18:adversarial")]
+    run = medshield("benchmark", source, "-o", tmp_path / "c", *options, "--cells", "resnet18")
+    assert run.code == 2
+    assert "resnet18" in run.err
+    assert len(asked) == 1
+    assert not list((tmp_path / "c").glob("synthetic*"))
 
 
 def test_default_cells_are_those_of_the_paper():

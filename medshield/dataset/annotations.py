@@ -278,7 +278,9 @@ def _mask_folder(source: Path, masks: Path | None) -> str | None:
     root = source.resolve()
     found = [path.resolve() for path in (masks, source / masks) if path.is_dir()]
     if not found:
-        raise InputError(f"--masks: {masks} is not a folder")
+        raise InputError(
+            f"--masks: {masks}: no such folder; name the one of the masks, inside the source"
+        )
     for path in found:
         if path != root and path.is_relative_to(root):
             return path.relative_to(root).as_posix()
@@ -338,7 +340,8 @@ def _class_targets(
         if len(classes) < 2:
             raise InputError(
                 f"all {len(sets)} labelled images are of one class; classification needs two: "
-                "name another column with --label-col or another table with --labels"
+                "name another column with --label-col, another table with --labels, or another tag "
+                "with --label-tag"
             )
         position = {name: index for index, name in enumerate(classes)}
         return classes, {
