@@ -983,14 +983,18 @@ def _see_to_choice(option: str, value: str, choices: Any) -> None:
         raise InputError(f"{option}: {value!r} is not one of {known}")
 
 
+HIGHEST_LIMIT = 5
+"""Of leakage: 1 is all that clean images teach, but ends of intervals may lie far above."""
+
+
 def see_to_limit(limit: float) -> None:
     """See to it that a limit of leakage is one.
 
     Raises:
-        InputError: it is not finite, or not above 0.
+        InputError: it is not above 0, or so high that a percentage was meant.
     """
-    if not 0 < limit < float("inf"):
+    if not 0 < limit <= HIGHEST_LIMIT:
         raise InputError(
-            f"--fail-above {limit:g}: expected a leakage above 0, such as 0.3; 0.15 is what "
-            "`protected` means"
+            f"--fail-above {limit:g}: expected a leakage above 0 and at most {HIGHEST_LIMIT}, such "
+            "as 0.3 for 30 % of what clean images teach; 0.15 is what `protected` means"
         )

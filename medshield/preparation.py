@@ -26,6 +26,7 @@ from medshield.places import Places
 from medshield.splits import split_by_group
 from medshield.tasks import TASKS, Task
 from medshield.text import duration
+from medshield.threats import parse_cell
 from medshield.trials import DENOISED, Cell, Job, Parts, Schedule
 from medshield.verify_config import VerifyConfig
 
@@ -220,6 +221,8 @@ def prepare(config: VerifyConfig, *, fetch: bool = True) -> Preparation:
     Raises:
         InputError: the release or the source can't be used, or a cell can't be run.
     """
+    for cell in config.cells:
+        parse_cell(cell)  # before anything is read, which may take long
     release = config.release or find_release(Path())
     records, summary = read_release(release)
     private = Places(release.resolve()).private

@@ -437,7 +437,7 @@ def test_a_limit_says_how_far_leakage_reaches_where_that_is_known(partly):
     assert reached == "limit: leakage at most 0.3: not met (it reaches 0.50)"
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "30"])
 def test_a_limit_must_be_one(verified, limit):
     run = medshield("verify", verified[0], f"--fail-above={limit}")
     assert run.code == 2

@@ -13,8 +13,10 @@ from medshield.cli import cli
 from medshield.errors import InputError
 from medshield.evidence import Verdict
 from medshield.manifest import find_release
+from medshield.preparation import prepare
 from medshield.threats import cells_of, declared_cells, parse_cell
 from medshield.trials import Cell
+from medshield.verify_config import VerifyConfig
 from medshield.verifying import Evidence
 
 EPOCHS = 15
@@ -223,6 +225,11 @@ def test_the_source_must_be_known(noise_release, tmp_path):
     shutil.copytree(noise_release, tmp_path / "alone")
     with pytest.raises(InputError, match="--source"):
         run("verify", tmp_path / "alone", *QUICK)
+
+
+def test_a_mistyped_cell_is_told_before_anything_is_read(tmp_path):
+    with pytest.raises(InputError, match="--cells: 'resnet81' is none of"):
+        prepare(VerifyConfig(release=tmp_path / "nowhere", cells=("small_convnet", "resnet81")))
 
 
 def test_a_release_is_found_by_itself(noise_release, tmp_path):
