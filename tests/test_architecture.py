@@ -221,9 +221,9 @@ def test_no_module_imports_itself_by_way_of_others():
     assert circles == set()
 
 
-def run(code):
+def run(code, folder=ROOT):
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     ).stdout
 
 
@@ -250,11 +250,12 @@ cli.main()
     ("arguments", "said"),
     [
         (["nowhere"], "nowhere: no such folder"),
-        (["sample_data"], "sample_data: not a release"),
+        (["images"], "images: not a release"),
         ([], "0 releases here"),
     ],
 )
-def test_verify_says_before_pytorch_is_loaded_that_there_is_no_release(arguments, said):
+def test_verify_says_before_pytorch_is_loaded_that_there_is_no_release(arguments, said, tmp_path):
+    (tmp_path / "images").mkdir()
     code = f"""
 import sys
 from medshield import cli, cli_exit
@@ -262,7 +263,7 @@ cli_exit.complain = print
 sys.argv = ["medshield", "verify", *{arguments!r}]
 print(cli_exit.run(cli.cli), "torch" in sys.modules)
 """
-    told, end = run(code).splitlines()
+    told, end = run(code, tmp_path).splitlines()
     assert told.startswith(said)
     assert end == "2 False"
 
