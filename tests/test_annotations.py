@@ -773,11 +773,21 @@ def test_a_named_table_needs_no_name_for_its_column_of_folders(tree, tmp_path):
 
 def test_a_named_table_that_names_nothing_says_which_columns_it_has(tree, tmp_path):
     source = people(tree)
-    write(tmp_path / "who.csv", f"code,outcome\n{SECRET},1\nB,0\n")
+    write(tmp_path / "who.csv", f"code,age,outcome\n{SECRET},50,1\nB,60,0\n")
     assert refusal(source, labels=tmp_path / "who.csv", label_column="outcome") == (
         "--labels: who.csv names no image; name the column of file names with --path-col, or that "
-        "of patients' folders with --patient-col (columns: code, outcome)"
+        "of patients' folders with --patient-col (columns: code, age, outcome)"
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"label_column": "outcome"}])
+def test_a_first_row_that_may_be_of_a_patient_is_not_printed(tree, tmp_path, options):
+    write(tmp_path / "who.csv", f"{SECRET},AD\nB,CN\n")
+    said = refusal(people(tree), labels=tmp_path / "who.csv", **options)
+    assert "2 columns; the first row has to hold their names" in said
+    write(tmp_path / "who.csv", f"sub-01,{SECRET}\nsub-02,CN\nsub-03,AD\n")
+    said = refusal(people(tree), labels=tmp_path / "who.csv", **options)
+    assert "2 columns; the first row has to hold their names" in said
 
 
 def test_a_named_table_of_nothing_is_one_line(tree, tmp_path):

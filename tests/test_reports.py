@@ -176,6 +176,8 @@ def test_less_than_nothing_is_not_said_as_a_share():
     said = words.summary(document(cell("resnet18:standard", -0.3)))
     assert said.answer.startswith("Yes: nothing of what the clean images teach is shown to be left")
     assert "interval in the worst cell: -0.25" in said.answer
+    held_back = document(cell("resnet18:standard", -0.3), verdict="partly")
+    assert words.summary(held_back).answer.startswith("In part: up to 1 % of what")
     said = words.summary(document(cell("resnet18:standard", -0.047)))
     assert said.answer.startswith("Yes: at most 1 % of what")
 

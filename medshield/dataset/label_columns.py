@@ -49,6 +49,11 @@ COVARIATE_NAMES = frozenset(
     }
     | {"date", "time", "session", "sessionid", "handedness", "species", "site"}
 )
+KNOWN_NAMES = (
+    *(*PATH_NAMES, *LABEL_NAMES, *PATIENT_NAMES, *SPLIT_NAMES),
+    *(name for name in sorted(COVARIATE_NAMES) if name),
+)
+"""By which a first row is told from one of values."""
 SPLITS = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),

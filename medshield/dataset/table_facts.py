@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from medshield.dataset.label_columns import (
     FINDING_VALUES,
+    KNOWN_NAMES,
     SPLITS,
     column_index,
     is_blank,
+    is_named,
 )
 from medshield.dataset.label_tables import (
     MatchedTables,
@@ -165,7 +167,8 @@ class TableFacts:
                 or all(column_index(header, name.strip()) is not None for name in names)
                 for header in self._headers
             ):
-                seen = _listed(self._headers[0]) if self._headers else "no label table was found"
+                told = sorted(self._headers, key=_has_names, reverse=True)  # the likeliest first
+                seen = _listed(told[0]) if told else "no label table was found"
                 raise InputError(f"{option}: no label table has a column {wanted!r} ({seen})")
 
     def of_labels(self) -> Labels | None:
@@ -244,8 +247,15 @@ def _is_table(name: str) -> bool:
     return name.casefold().endswith((".csv", ".tsv"))
 
 
+def _has_names(header: Sequence[str]) -> bool:
+    """Whether a first row is plainly one of column names."""
+    return any(is_named(name, KNOWN_NAMES) for name in header)
+
+
 def _listed(header: Sequence[str]) -> str:
-    """The first columns of a table, for a message."""
+    """The first columns of a table, for a message; none of a row that may be one of patients."""
+    if not _has_names(header):
+        return f"{len(header)} columns; the first row has to hold their names"
     more = f" and {len(header) - 20} more" if len(header) > 20 else ""
     return f"columns: {', '.join(name or '(blank)' for name in header[:20])}{more}"
 

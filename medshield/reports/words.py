@@ -100,7 +100,7 @@ def _answer(document: Document) -> str:
     if document["verdict"] == Verdict.INCONCLUSIVE or found is None:
         return UNDECIDED
     upper = 1.0 if found["high"] is None else max(0.0, found["high"])
-    if not upper:
+    if not upper and document["verdict"] == Verdict.PROTECTED:
         return (
             "Yes: nothing of what the clean images teach is shown to be left in the release; "
             "models that trained on it do no better than a constant guess (upper end of the "
