@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from ctypes import Array, c_double
 from dataclasses import dataclass, replace
 from multiprocessing.context import get_spawning_popen
-from multiprocessing.sharedctypes import RawArray
-from typing import TypeAlias
 
 import torch
 
@@ -24,26 +21,20 @@ from medshield import pools
 from medshield.dataset.scanned import Scan, SourceFile
 from medshield.generator import Generator
 from medshield.journal import Finished
+from medshield.methods.base import untold
 from medshield.models import pick_device
 from medshield.places import GENERATOR, Places
-from medshield.pools import lost, pool_of
+from medshield.pools import SECONDS_BETWEEN_LOOKS, Shares, lost, pool_of
 from medshield.release_writer import ReleaseWriter, work_of
 
 BLOCKS_AHEAD = 2
 """Blocks that wait for each process, so that none has to wait for a block."""
 
 Block = list[SourceFile]
-Shares: TypeAlias = "Array[c_double]"
 Keep = Callable[[Finished], None]
 """Told of each file that is done."""
 Tell = Callable[[float], None]
 """Told of work that was done since it was told last, in the units of `work_of`."""
-SECONDS_BETWEEN_LOOKS = 1.0
-"""At what the processes have done meanwhile."""
-
-
-def untold(_work: float) -> None:
-    """What nobody asks for."""
 
 
 def gains(block: Block, tell: Tell) -> Callable[[float], None]:
@@ -193,7 +184,7 @@ def write_in_processes(
         WorkerLost: one of them was killed.
         InputError: as `ReleaseWriter.written`.
     """
-    shares = RawArray("d", BLOCKS_AHEAD * count)
+    shares = pools.new_shares([0.0] * (BLOCKS_AHEAD * count))
     given = order.without_files, _Inherited(lock), shares
     pool = pool_of(min(count, len(blocks)), _begin, given)
     waiting = iter(blocks)

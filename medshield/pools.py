@@ -13,10 +13,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from ctypes import Array, c_double
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawArray
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from medshield.errors import WorkerLost
 
@@ -26,8 +28,18 @@ CHUNK = 32
 """Items that are sent at a time."""
 CHUNKS_AHEAD = 4
 """Of each process: so that none waits, and memory does not grow with the number of items."""
+SECONDS_BETWEEN_LOOKS = 1.0
+"""At what other processes have done meanwhile."""
+Shares: TypeAlias = "Array[c_double]"
+"""How far each of several pieces of work is, 0 to 1, as all processes see it."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def new_shares(at_first: Sequence[float]) -> Shares:
+    """Shares that processes tell each other, to be given to them as they start."""
+    made: Shares = RawArray("d", list(at_first))
+    return made
 
 
 @contextmanager

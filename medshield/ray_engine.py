@@ -12,9 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from medshield.engines import Block, Keep, Order, Tell, one_thread, untold
+from medshield.engines import Block, Keep, Order, Tell, one_thread
 from medshield.errors import InputError, SourceLost, WorkerLost
 from medshield.journal import Finished
+from medshield.methods.base import untold
 from medshield.release_writer import ReleaseWriter, work_of
 from medshield.versions import versions
 

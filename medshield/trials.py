@@ -11,14 +11,11 @@ import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from ctypes import Array as Array_
-from ctypes import c_double
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +29,7 @@ from medshield.countermeasures import COUNTERMEASURES, Countermeasure
 from medshield.dataset.examples import Examples
 from medshield.errors import InputError
 from medshield.models import Headed
-from medshield.pools import Spawning
+from medshield.pools import SECONDS_BETWEEN_LOOKS, Shares, Spawning, new_shares
 from medshield.pretrained import SMALLEST_SIDE, Weights
 from medshield.private import make_private_folder, private_file, write_private
 from medshield.probing import Probe
@@ -46,9 +43,6 @@ TRIAL_VERSION = "5"
 WEIGHTS_SUFFIX = ".safetensors"
 LAST_SHARE = 0.99
 """Of a training whose result is not kept yet."""
-SECONDS_BETWEEN_LOOKS = 1.0
-"""At how far other processes are."""
-Shares: TypeAlias = "Array_[c_double]"
 Tell = Callable[[Sequence[float]], None]
 """Told how far each of several trials is, 0 to 1."""
 
@@ -305,14 +299,14 @@ def run_all(jobs: Sequence[Job], workers: int, tell: Tell = lambda _: None) -> I
         workers: how many run at a time on a CPU.
         tell: told how far each of them is, 0 to 1, which is 1 for those that are finished.
     """
-    shares = RawArray("d", [float(job.is_finished) for job in jobs])
+    shares = new_shares([float(job.is_finished) for job in jobs])
     workers = min(workers, sum(share < 1 for share in shares))
     if workers <= 1 or jobs[0].device.type != "cpu":
         for place, job in enumerate(jobs):
 
             def progress(share: float, place: int = place) -> None:
                 shares[place] = share
-                tell(shares)
+                tell(list(shares))
 
             trial = job.run(progress)
             progress(1)
@@ -326,10 +320,10 @@ def run_all(jobs: Sequence[Job], workers: int, tell: Tell = lambda _: None) -> I
             try:
                 trial = found.next(SECONDS_BETWEEN_LOOKS)
             except multiprocessing.TimeoutError:
-                tell(shares)
+                tell(list(shares))
                 continue
             left -= 1
-            tell(shares)
+            tell(list(shares))
             yield trial
 
 

@@ -160,20 +160,28 @@ def folder_column(
     A tenth of its cells must be folders. In a table that the user named, any column will do of
     which half are. Of several columns, the one that tells most folders apart.
     """
-    wanted = options.path_column or options.patient_column
     best, most = None, 0
-    for column, name in enumerate(header):
-        if wanted is not None:
-            share = 0.1 if column == column_index(header, wanted) else None
-        elif is_named(name, FOLDER_NAMES):
-            share = 0.1
-        else:
-            share = 0.5 if options.labels is not None else None
-        cells = {row[column] for row in rows if row[column]} if share else set()
+    for column in range(len(header)):
+        share = _least_share_of_folders(header, column, options)
+        if share is None:
+            continue
+        cells = {row[column] for row in rows if row[column]}
         known = sum(bool(images.in_folder(cell)) for cell in cells)
-        if share and known > most and known >= share * len(cells):
+        if known > most and known >= share * len(cells):
             best, most = column, known
     return best
+
+
+def _least_share_of_folders(
+    header: Sequence[str], column: int, options: AnnotationOptions
+) -> float | None:
+    """Of the cells of a column that is to name folders; None where it can't be that column."""
+    wanted = options.path_column or options.patient_column
+    if wanted is not None:
+        return 0.1 if column == column_index(header, wanted) else None
+    if is_named(header[column], FOLDER_NAMES):
+        return 0.1
+    return 0.5 if options.labels is not None else None
 
 
 def column_index(header: Sequence[str], name: str) -> int | None:

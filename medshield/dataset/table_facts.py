@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-NAMES_NO_IMAGE = "names no image"
-"""What is said of a table that has nothing to do with the images."""
-
 
 @dataclass(frozen=True)
 class Labels:
@@ -73,6 +70,7 @@ class TableFacts:
         self._paths = paths
         self._options = options
         self._headers: list[tuple[str, ...]] = []
+        self._fits_images = False  # any table
         self.labels: dict[str, frozenset[str]] = {}
         self.patients: dict[str, str] = {}
         self.splits: dict[str, str] = {}
@@ -101,7 +99,7 @@ class TableFacts:
         self._check_columns()
         if self._options.labels is not None and not self.groups:
             reason = self.ignored[0]
-            if reason.endswith(NAMES_NO_IMAGE):
+            if not self._fits_images:
                 reason += (
                     "; name the column of file names with --path-col, or that of patients' folders "
                     f"with --patient-col ({_listed(self._headers[0])})"
@@ -114,15 +112,16 @@ class TableFacts:
         for path, name in candidates.items():
             table = read_table(path, name, self._paths, self._options, inside)
             if table is None:
-                self.ignored.append(f"{name} {NAMES_NO_IMAGE}")
+                self.ignored.append(f"{name} names no image")
             else:
                 by_header[table.header].append(table)
         for header, tables in sorted(by_header.items()):
             self._headers.append(header)
             matched = match_tables(tables, self._paths, self._options)
             used = [table.name for table in matched.tables] if matched else []
-            self.ignored += [f"{t.name} {NAMES_NO_IMAGE}" for t in tables if t.name not in used]
+            self.ignored += [f"{t.name} names no image" for t in tables if t.name not in used]
             if matched is not None:
+                self._fits_images = True
                 self._keep(matched)
 
     def _keep(self, matched: MatchedTables) -> None:
